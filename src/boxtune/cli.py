@@ -1,0 +1,135 @@
+"""The command line: one verb = one call, no logic.
+
+Every option is `key=value`; `--key value` and `--key=value` mean the same. Exit codes: 0 finished, 1 unexpected
+error, 2 the user's input is wrong, 3 stopped or diagnosed as not learning.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from boxtune.errors import BoxtuneError, ConfigError
+
+Options = dict[str, Any]
+
+
+def demo(words: list[str], options: Options) -> None:
+    """boxtune demo [out=DIR] [key=value ...]
+
+    The embedded model tuned on drawn food packages, end to end, on a CPU.
+    """
+    from boxtune.run import demo as run_demo
+
+    _require(words, 0)
+    run_demo(**options)
+
+
+def inspect(words: list[str], options: Options) -> None:
+    """boxtune inspect DATA [format=F] [images=DIR] [open=true] [--json]
+
+    What is in a data set: format, counts, box sizes, findings. DATA is a folder or an annotation file.
+    """
+    from boxtune.data import inspect_path
+
+    _require(words, 1)
+    as_json = options.pop("json", False)
+    inspection = inspect_path(words[0], **_only(options, "format", "images", "open"))
+    if as_json:
+        import json
+
+        print(json.dumps(inspection.as_json(), indent=1, ensure_ascii=False))
+    else:
+        print(inspection.as_text())
+
+
+def train(words: list[str], options: Options) -> None:
+    """boxtune train [RECIPE] model=MODEL data=DATA [key=value ...]
+
+    Tune a model, evaluate it before and after, and leave a run folder. MODEL is a folder, a hub id or tiny; RECIPE a
+    YAML file of settings.
+    """
+    from boxtune.run import train as run_train
+
+    _require(words, 0, 1)
+    run_train(*words, **options)
+
+
+def predict(words: list[str], options: Options) -> None:
+    """boxtune predict RUN SOURCE [out=DIR] [threshold=T]
+
+    Boxes as JSON and as drawn images. SOURCE is an image, a folder or a pattern such as 'photos/*.jpg'.
+    """
+    from boxtune.run import predict as run_predict
+
+    _require(words, 2)
+    run_predict(words[0], words[1], **_only(options, "out", "threshold"))
+
+
+VERBS: dict[str, Callable[[list[str], Options], None]] = {
+    "demo": demo,
+    "inspect": inspect,
+    "train": train,
+    "predict": predict,
+}
+FLAGS = ("json", "open", "resume")
+
+
+def help_text(verb: str | None = None) -> str:
+    """The help of one verb, or the list of all."""
+    if verb is None:
+        lines = ["boxtune tunes vision-language models to detect objects, and proves of every run that it learns.", ""]
+        for name, call in VERBS.items():
+            usage, _, what = (line.strip() for line in (call.__doc__ or "").split("\n")[:3])
+            lines += [usage, f"    {what}"]
+        return "\n".join([*lines, "", "--key value and --key=value mean the same as key=value. boxtune VERB --help says more."])
+    lines = [line.removeprefix("    ") for line in (VERBS[verb].__doc__ or "").rstrip().split("\n")]
+    if verb in ("train", "demo"):
+        from boxtune.config import describe_settings
+
+        lines += ["", "settings (the last part of a name is enough where it is unambiguous):", *describe_settings()]
+    return "\n".join(lines)
+
+
+def _require(words: list[str], least: int, most: int | None = None) -> None:
+    if not least <= len(words) <= (least if most is None else most):
+        raise ConfigError(
+            f"{len(words)} words where {least} belong: {' '.join(words) or '(none)'}",
+            where="command line",
+            fix="boxtune VERB --help shows what goes where; a setting is key=value",
+        )
+
+
+def _only(options: Options, *known: str) -> Options:
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"there is no option {key!r}", where="command line", fix=f"known: {', '.join(known)}")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and give the exit code."""
+    from boxtune.config import parse_pairs
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = words.pop(0) if words else "--help"
+    if verb == "--version":
+        from boxtune import __version__
+
+        print(__version__)
+        return 0
+    try:
+        if verb in ("--help", "-h", "help") or {"--help", "-h"} & set(words):
+            print(help_text(verb if verb in VERBS else None))
+            return 0
+        if verb not in VERBS:
+            raise ConfigError(f"there is no verb {verb!r}", where="command line", fix=f"one of: {', '.join(VERBS)}")
+        VERBS[verb](*parse_pairs(words, FLAGS))
+    except BoxtuneError as error:
+        print(f"boxtune: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nboxtune: interrupted; a training run goes on with resume=true", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,170 @@
+"""Where a data set keeps things: the words for splits, the image folders, and what lies there unread."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from boxtune.errors import DataError, name_some
+
+SPLITS: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "validation"),
+    "test": ("test", "testing"),
+}
+"""Each split under the name that boxtune gives it, with every word that folders and files use for it."""
+
+_SPLIT_OF_WORD = {word: split for split, words in SPLITS.items() for word in words}
+_IMAGE_FOLDERS = ("images", "data")
+_ANNOTATION_FOLDERS = ("annotations", "annotation", "labels")
+_ANNOTATION_SUFFIXES = (".xml", ".csv", ".json", ".jsonl", ".yaml", ".yml", ".parquet", ".tfrecord")
+
+
+def splits_in_name(name: str) -> tuple[str, ...]:
+    """The splits that a file or folder name speaks of: "instances_val2017" -> ("valid",), "trainval" -> two of them.
+
+    Words are runs of letters; "latest" or "minitrain" name no split.
+    """
+    words = re.split(r"[^a-z]+", name.lower())
+    if "trainval" in words:
+        words += ["train", "val"]
+    found = {_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD}
+    return tuple(split for split in SPLITS if split in found)
+
+
+def split_folders(path: Path) -> dict[str, Path]:
+    """The folders right under `path` that are named for one split, by split.
+
+    Raises DataError if two are named for the same one, such as `val/` and `valid/`.
+    """
+    found: dict[str, Path] = {}
+    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
+        split = _SPLIT_OF_WORD.get(folder.name.lower())
+        if split is None:
+            continue
+        if split in found:
+            raise DataError(
+                f"{found[split].name}/ and {folder.name}/ are both a `{split}` split",
+                where=str(path),
+                fix="move one of them away or merge them",
+            )
+        found[split] = folder
+    return found
+
+
+def image_folders(annotation: Path, split: str, images: Path | None) -> list[Path]:
+    """The folders, most specific first, that may hold the images of an annotation file; only those that exist.
+
+    With `images` given only that folder and its sub-folder for the split are looked at. Raises DataError if it is
+    no folder.
+    """
+    if images is not None and not images.is_dir():
+        raise DataError(f"the image folder {images} is not there", where=str(images), fix="give an existing folder")
+    home = annotation.parent
+    roots = [home.parent, home] if home.name.lower() in _ANNOTATION_FOLDERS else [home]
+    bases = [images] if images is not None else [root / name for root in roots for name in _IMAGE_FOLDERS] + roots
+    stem = annotation.stem
+    words = [stem, stem.removeprefix("instances_"), *re.findall(r"[A-Za-z]+\d+", stem), *SPLITS[split]]
+    candidates = [base / word for base in bases for word in words] + bases
+    return [folder for folder in dict.fromkeys(candidates) if folder.is_dir()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """An image file, and the folder of the finder that led to it.
+
+    `by_bare_name` says that the folders in its name in the annotations are not there and were left aside.
+    """
+
+    path: Path
+    folder: Path
+    by_bare_name: bool = False
+
+
+class ImageFinder:
+    """Finds the files that an annotation file names, in several folders, each of which is listed only once.
+
+    Names match exactly or after Unicode composition (a zip made on a Mac decomposes its umlauts); sub-folders,
+    `..` and absolute paths are followed; a back-slash parts folders where no file has one in its name.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = tuple(folders)
+        self._listings: dict[Path, dict[str, str]] = {}
+
+    def find(self, file_name: str) -> Found | None:
+        """The file, or None if it is in none of the folders."""
+        for name in dict.fromkeys((file_name, file_name.replace("\\", "/"))):
+            if PurePosixPath(name).is_absolute() and Path(name).is_file():
+                return Found(path=Path(name), folder=Path(name).parent)
+            for found in self._everywhere(PurePosixPath(name).parts):
+                return found
+        bare = PurePosixPath(file_name.replace("\\", "/")).name
+        for found in self._everywhere((bare,)):
+            return replace(found, by_bare_name=True)
+        return None
+
+    def _everywhere(self, parts: tuple[str, ...]) -> Iterator[Found]:
+        for folder in self.folders:
+            path: Path | None = folder
+            for part in parts:
+                path = self._step(path, part) if path is not None else None
+            if path is not None and path != folder:
+                yield Found(path=path, folder=folder)
+
+    def _step(self, folder: Path, part: str) -> Path | None:
+        if part == "..":
+            return folder.parent
+        listing = self._listing(folder)
+        actual = listing.get(part) or listing.get(_composed(part))
+        return folder / actual if actual else None
+
+    def _listing(self, folder: Path) -> dict[str, str]:
+        if folder not in self._listings:
+            names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+            # Exact names go in last, so that they win where both spellings of a name are on the disk.
+            self._listings[folder] = {_composed(name): name for name in names} | {name: name for name in names}
+        return self._listings[folder]
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def name_unread(path: Path, read: Iterable[Path]) -> str:
+    """What else lies in the folder `path`, up to two levels down, that looks like annotations; "" if nothing does.
+
+    Lone files go by their name, several in one folder as "voc/train/ (142 .xml)".
+    """
+    if not path.is_dir():
+        return ""
+    taken = set(read)
+    files = [
+        file
+        for depth in ("*", "*/*", "*/*/*")
+        for file in sorted(entry for entry in path.glob(depth) if _is_annotation(entry) and entry not in taken)
+    ]
+    counts = Counter((file.parent, file.suffix.lower()) for file in files)
+    rows: dict[str, None] = {}
+    for file in files:
+        count = counts[file.parent, file.suffix.lower()]
+        several = f"{count} {file.suffix.lower()}"
+        folder = file.parent.relative_to(path).as_posix()
+        named = file.relative_to(path).as_posix() if count == 1 else several
+        rows[f"{folder}/ ({several})" if count > 1 and folder != "." else named] = None
+    return name_some(rows, limit=5)
+
+
+def _is_annotation(file: Path) -> bool:
+    in_labels = any(part.lower() == "labels" for part in file.parts[-3:-1])
+    return file.suffix.lower() in _ANNOTATION_SUFFIXES or (file.suffix.lower() == ".txt" and in_labels)
+
+
+def name_contents(path: Path) -> str:
+    """The first entries of a folder for a message: "train/, valid/, notes.txt and 3 more"; "nothing" if empty."""
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
+    return name_some(names, limit=6) or "nothing"

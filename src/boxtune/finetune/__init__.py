@@ -1,0 +1,32 @@
+"""From samples and a model's family to a trained adapter: load, adapt, collate, train, reload."""
+
+from boxtune.finetune.adapters import Plan, plan_adapter
+from boxtune.finetune.encode import Encoder, TrainingCollator
+from boxtune.finetune.lengths import Longest, fit_samples
+from boxtune.finetune.load import Loaded, Placement, build_encoder, choose_placement, forget, load_base
+from boxtune.finetune.reload import load_adapter, logits_digest, put_back, save_adapter
+from boxtune.finetune.source import ModelSource, find_model, fingerprint
+from boxtune.finetune.trainer import build_trainer
+
+__all__ = [
+    "Encoder",
+    "Loaded",
+    "Longest",
+    "ModelSource",
+    "Placement",
+    "Plan",
+    "TrainingCollator",
+    "build_encoder",
+    "build_trainer",
+    "choose_placement",
+    "find_model",
+    "fingerprint",
+    "fit_samples",
+    "forget",
+    "load_adapter",
+    "load_base",
+    "logits_digest",
+    "plan_adapter",
+    "put_back",
+    "save_adapter",
+]

@@ -1,0 +1,137 @@
+"""What happens beside the steps: rows of metrics, the best adapter, sealed checkpoints, the end on time or SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+from boxtune.artifacts import read_json, write_json
+from boxtune.finetune.checkpoints import seal
+
+
+class WriteMetrics(TrainerCallback):
+    """Each logged row, as one line of metrics.jsonl, with every digit."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        kind = "eval" if "eval_loss" in logs else "summary" if "train_runtime" in logs else "train"
+        row = {"kind": kind, "step": state.global_step, **logs}
+        with self.path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+
+
+class SealCheckpoints(TrainerCallback):
+    """A list of files into every checkpoint that has been written to its end."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class KeepBest(TrainerCallback):
+    """The adapter with the lowest validation loss so far, in `folder`; `save(folder)` writes it.
+
+    The evaluation before the first step does not count: an adapter that has learned nothing is not a result.
+    """
+
+    def __init__(self, folder: Path, record: Path, save: Callable[[Path], None], resumed_step: int = 0) -> None:
+        self.folder, self.record, self.save = folder, record, save
+        self.best: dict[str, Any] | None = read_json(record) if resumed_step and record.is_file() else None
+        if self.best and self.best["step"] > resumed_step:
+            # That evaluation comes again, and so does this adapter.
+            self.best = None
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        loss = metrics.get("eval_loss")
+        if loss is None or state.global_step == 0 or not state.is_world_process_zero:
+            return
+        if self.best is None or loss < self.best["eval_loss"]:
+            self.save(self.folder)
+            self.best = {"step": state.global_step, "eval_loss": loss}
+            write_json(self.record, self.best)
+
+
+class StopInTime(TrainerCallback):
+    """Ends training after `hours` or on SIGTERM, at the next step's end, with an evaluation and a checkpoint.
+
+    `reason` says afterwards why it stopped; empty if training ran to its end.
+    """
+
+    def __init__(self, hours: float | None) -> None:
+        self.deadline = None if hours is None else time.monotonic() + hours * 3600
+        self.hours, self.reason = hours, ""
+        self._before: Any = None
+
+    def __enter__(self) -> StopInTime:
+        try:
+            self._before = signal.signal(signal.SIGTERM, self._on_signal)
+        except ValueError:
+            # Not the main thread (a notebook's worker, a server): signals are not ours to take there.
+            self._before = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _on_signal(self, *_: object) -> None:
+        self.reason = "SIGTERM"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        if not self.reason and self.deadline is not None and time.monotonic() >= self.deadline:
+            self.reason = f"train.hours={self.hours:g} are over"
+        if self.reason:
+            control.should_evaluate = control.should_save = control.should_training_stop = True
+        return control
+
+
+class AtFirstEvaluation(TrainerCallback):
+    """Calls `tell(model)` once, after the first evaluation behind the first step."""
+
+    def __init__(self, tell: Callable[[Any], None]) -> None:
+        self.tell, self.done = tell, False
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if not self.done:
+            self.done = True
+            self.tell(model)
+
+
+class ShowProgress(TrainerCallback):
+    """One bar over the optimizer steps with the training loss beside it, and one line for each evaluation."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if self.bar is None:
+            return
+        if "loss" in logs:
+            self.bar.set_postfix_str(f"loss {logs['loss']:.4f}", refresh=False)
+        elif "eval_loss" in logs:
+            accuracy = logs.get("eval_mean_token_accuracy")
+            told = "" if accuracy is None else f", token accuracy {accuracy:.3f}"
+            self.bar.write(f"  step {state.global_step}: validation loss {logs['eval_loss']:.6f}{told}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,77 @@
+"""Saving an adapter so that it can be found again, and loading it so that nothing of it is lost in silence."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from boxtune.artifacts import RUN_CARD, write_json
+from boxtune.errors import NotLearningError
+from boxtune.finetune.encode import Encoder, collate_for_training
+from boxtune.finetune.load import Loaded
+
+
+def save_adapter(model: Any, folder: Path, loaded: Loaded, card: dict[str, Any]) -> None:
+    """Adapter weights, their config, tokenizer, image processor and run card into `folder`, all or nothing."""
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    model.save_pretrained(part)
+    loaded.tokenizer.save_pretrained(part)
+    loaded.image_processor.save_pretrained(part)
+    write_json(part / RUN_CARD, card)
+    # PEFT's model card is a template without content; the run card says what is known.
+    (part / "README.md").unlink(missing_ok=True)
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_adapter(base: Any, folder: Path) -> Any:
+    """The base with the adapter of `folder` on it, for prediction.
+
+    PEFT drops keys it does not know and leaves those it misses at their start, with a warning at most. Here the
+    saved tensors are compared with the loaded ones, one by one; NotLearningError names the first that differs.
+    """
+    from peft import PeftModel
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    model = PeftModel.from_pretrained(base, folder, is_trainable=False)
+    saved = load_file(folder / "adapter_model.safetensors")
+    loaded = get_peft_model_state_dict(model)
+    wrong = sorted(saved.keys() ^ loaded.keys()) or [
+        name for name in saved if not torch.equal(saved[name], loaded[name].to(saved[name]))
+    ]
+    if wrong:
+        raise NotLearningError(
+            f"{len(wrong)} of {len(saved)} adapter tensors in {folder} did not reach the model, the first is {wrong[0]}"
+        )
+    return model
+
+
+def put_back(model: Any, folder: Path) -> None:
+    """Set a PeftModel's adapter to the weights saved in `folder`, as they are there."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+
+
+@torch.no_grad()
+def logits_digest(loaded: Loaded, encoder: Encoder, samples: Any) -> str:
+    """A digest of the logits on these samples, under the autocast of training: equal only if every bit is."""
+    examples = [encoder.encode_sample(sample) for sample in samples]
+    batch = collate_for_training(examples, pad_id=encoder.pad_id, image_token_id=encoder.image_token_id)
+    batch.pop("labels")
+    was_training = loaded.model.training
+    loaded.model.eval()
+    with loaded.placement.autocast():
+        logits = loaded.model(**{name: tensor.to(loaded.placement.device) for name, tensor in batch.items()}).logits
+    loaded.model.train(was_training)
+    return hashlib.sha256(logits.float().cpu().contiguous().numpy().tobytes()).hexdigest()

@@ -1,0 +1,102 @@
+"""Where a base model lies, and what its weights are: a local folder or a hub id, its config, its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boxtune.errors import ModelError
+from boxtune.families import Family, require_family
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """A base model on disk.
+
+    `ref` is what the user wrote; `folder` holds config, weights and processor files in transformers' layout;
+    `config` is the parsed config.json.
+    """
+
+    ref: str
+    folder: Path
+    family: Family
+    config: dict[str, Any]
+
+    @property
+    def max_positions(self) -> int:
+        """Longest sequence in tokens that the model has positions for."""
+        text = self.config.get("text_config") or self.config
+        return int(text.get("max_position_embeddings") or self.config.get("max_position_embeddings") or 32768)
+
+
+def find_model(ref: str | Path, *, ref_as: str | None = None) -> ModelSource:
+    """The model a user named: a local folder, else a hub id taken from the cache or downloaded.
+
+    `ref_as` is what to call it, where the user named it otherwise (`tiny`).
+
+    Raises ModelError if neither is there or the family is unknown. Honours HF_HUB_OFFLINE.
+    """
+    folder, ref = Path(ref).expanduser(), str(ref)
+    if not folder.is_dir():
+        looks_local = ref.startswith((".", "/", "~")) or ref.count("/") != 1 or folder.parent.is_dir()
+        folder = _missing(ref) if looks_local else _download(ref)
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError("the model's folder holds no config.json", where=str(folder), fix=_FIX) from error
+    except json.JSONDecodeError as error:
+        raise ModelError(f"the model's config is not JSON: {error}", where=str(path)) from error
+    family = require_family(str(config.get("model_type")), where=str(path))
+    return ModelSource(ref=ref_as or ref, folder=folder, family=family, config=config)
+
+
+_FIX = "give a folder in transformers' layout, a hub id such as Qwen/Qwen2-VL-7B-Instruct, or model=tiny"
+
+
+def _missing(ref: str) -> Path:
+    raise ModelError(f"there is no model {ref!r}", where=str(Path(ref).expanduser().absolute()), fix=_FIX)
+
+
+def _download(ref: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(ref, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
+    except LocalEntryNotFoundError as error:
+        why = f"the model {ref!r} is neither a local folder nor in the hub cache, and the hub cannot be reached"
+        raise ModelError(why, where="model", fix=_FIX) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        why = f"the model {ref!r} cannot be had from the hub: {str(error).splitlines()[0]}"
+        raise ModelError(why, where="model", fix=_FIX) from error
+
+
+def fingerprint(folder: Path) -> str:
+    """A digest of the weights: name, dtype, shape and 32 values from the middle of every tensor in the checkpoint.
+
+    Read from the files, so it does not depend on device, precision or quantisation, and costs one page a tensor.
+    """
+    from safetensors import safe_open
+
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError("the model's folder holds no *.safetensors", where=str(folder), fix=_FIX)
+    slices: dict[str, tuple[Path, list[int], str]] = {}
+    for path in files:
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (not a dict)
+                part = weights.get_slice(name)
+                slices[name] = (path, part.get_shape(), part.get_dtype())
+    opened = {path: safe_open(path, framework="pt") for path in files}
+    for name, (path, shape, dtype) in sorted(slices.items()):
+        part = opened[path].get_slice(name)
+        head = tuple(slice(size // 2, size // 2 + 1) for size in shape[:-1])
+        values = part[(*head, slice(0, 32))] if shape else opened[path].get_tensor(name)
+        digest.update(f"{name} {dtype} {shape} ".encode())
+        digest.update(values.float().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,119 @@
+"""TRL's SFTTrainer, given our data, our collator and the adapter's config: the one place where LoRA is attached."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from boxtune.config import Settings
+from boxtune.data import Sample
+from boxtune.errors import ConfigError
+from boxtune.finetune.adapters import Plan, keep_fp32
+from boxtune.finetune.encode import TrainingCollator
+from boxtune.finetune.load import Loaded
+
+
+def build_trainer(
+    loaded: Loaded,
+    plan: Plan,
+    settings: Settings,
+    splits: Mapping[str, Sequence[Sample]],
+    collator: TrainingCollator,
+    callbacks: Sequence[TrainerCallback],
+    *,
+    checkpoints: Path,
+    resuming: bool,
+) -> SFTTrainer:
+    """The trainer, with the adapter attached by TRL and its weights in fp32.
+
+    `splits` holds `train` and `valid`. The model must be the bare base: TRL attaches the adapter itself, and a model
+    that already carries one is how the project's first run came to train nothing.
+    """
+    rows = {name: _rows(name, len(samples)) for name, samples in splits.items()}
+    with warnings.catch_warnings():
+        # TRL 1.16 still sets what transformers 5.23 has renamed; to go with the first TRL that does not.
+        warnings.filterwarnings("ignore", r".*gradient_checkpointing` is deprecated", FutureWarning)
+        trainer = SFTTrainer(
+            model=loaded.model,
+            args=build_arguments(loaded, settings, len(splits["train"]), checkpoints=checkpoints, resuming=resuming),
+            train_dataset=rows["train"],
+            eval_dataset=rows["valid"],
+            data_collator=collator,
+            processing_class=loaded.tokenizer,
+            peft_config=plan.config,
+            callbacks=list(callbacks),
+        )
+    # Ours shows the same with less noise.
+    for noisy in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(noisy)
+    keep_fp32(trainer.model)
+    return trainer
+
+
+def _rows(split: str, num: int) -> Any:
+    """A datasets.Dataset that only names samples: TRL insists on the type, and the collator opens the images."""
+    from datasets import Dataset
+
+    return Dataset.from_dict({"split": [split] * num, "i": list(range(num))})
+
+
+def build_arguments(
+    loaded: Loaded, settings: Settings, num_train: int, *, checkpoints: Path, resuming: bool
+) -> SFTConfig:
+    """SFTConfig for these settings; evaluation and checkpoint fall on the same steps, `eval.per_epoch` an epoch."""
+    train = settings.train
+    assert train.effective_batch and train.micro_batch and train.learning_rate and train.epochs
+    micro = min(train.micro_batch, train.effective_batch)
+    if train.effective_batch % micro:
+        raise ConfigError(
+            f"effective_batch={train.effective_batch} is no multiple of micro_batch={micro}",
+            where="train",
+            fix="make one a multiple of the other: gradients are accumulated over whole micro-batches",
+        )
+    steps_per_epoch = math.ceil(math.ceil(num_train / micro) / (train.effective_batch // micro))
+    every = math.ceil(steps_per_epoch / settings.eval.per_epoch)
+    device, precision = loaded.placement.device.type, loaded.placement.precision
+    checkpointing = device == "cuda" if train.checkpointing == "auto" else train.checkpointing == "on"
+    return SFTConfig(
+        output_dir=str(checkpoints),
+        num_train_epochs=train.epochs,
+        per_device_train_batch_size=micro,
+        per_device_eval_batch_size=micro,
+        gradient_accumulation_steps=train.effective_batch // micro,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.schedule,
+        warmup_steps=train.warmup_share,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=device == "cpu",
+        gradient_checkpointing=checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
+        # Nothing is ever cut: TRL's default of 1024 tokens cuts image tokens, boxes and the end of turn.
+        max_length=None,
+        packing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        eval_strategy="steps",
+        eval_steps=every,
+        eval_on_start=not resuming,
+        prediction_loss_only=True,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=train.keep_checkpoints,
+        logging_steps=train.logging_steps,
+        # A loss that is not finite must be seen, not replaced by an average.
+        logging_nan_inf_filter=False,
+        report_to=list(settings.track.report_to),
+        seed=settings.seed,
+        data_seed=settings.seed,
+        dataloader_num_workers=train.workers,
+        dataloader_pin_memory=device == "cuda",
+    )

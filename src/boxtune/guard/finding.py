@@ -1,0 +1,21 @@
+"""What one check of the guard saw; its JSON is the same as that of boxtune's own findings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """`check` is a stable id, `seen` what was found, `where` in which tensor or stage, `fix` what to do."""
+
+    check: str
+    level: Literal["ok", "warn", "fail", "cannot_tell"]
+    seen: str
+    where: str = ""
+    fix: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding as plain JSON."""
+        return asdict(self)

@@ -1,0 +1,108 @@
+"""A tuned model ready to use: everything that prediction must repeat is taken from the run card beside the adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from PIL.Image import Image
+
+from boxtune.artifacts import RUN_CARD, RunFolder, read_json
+from boxtune.boxes import Boxes
+from boxtune.data import open_image
+from boxtune.errors import DataError, ModelError
+from boxtune.finetune.encode import Encoder
+from boxtune.finetune.load import Loaded, build_encoder, choose_placement, load_base
+from boxtune.finetune.reload import load_adapter
+from boxtune.finetune.source import ModelSource, fingerprint
+from boxtune.infer.generate import Answer, answer_images
+
+Picture = str | Path | Image | np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """A model with its prompt, grammar and image budget bound. Made by `boxtune.load`."""
+
+    loaded: Loaded
+    encoder: Encoder
+    max_new_tokens: int
+    at_once: int = 16
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names it was trained to find."""
+        return self.encoder.classes
+
+    @overload
+    def predict(self, source: Picture, threshold: float | None = None) -> Boxes: ...
+    @overload
+    def predict(self, source: Sequence[Picture], threshold: float | None = None) -> list[Boxes]: ...
+    def predict(self, source: Any, threshold: float | None = None) -> Any:
+        """Boxes of an image (path, PIL image or array of height x width x 3), or a list of them for a list.
+
+        Pixels are those of the upright original. `threshold` keeps boxes of at least that score; a box without a
+        score is kept. DataError names an image that cannot be opened.
+        """
+        many = isinstance(source, list | tuple)
+        answers = self.answer(source if many else [source])
+        boxes = [at_least(answer.boxes, threshold) for answer in answers]
+        return boxes if many else boxes[0]
+
+    def answer(self, sources: Sequence[Picture]) -> list[Answer]:
+        """The full answers: text, boxes, problems."""
+        images = [open_image(Path(source) if isinstance(source, str) else source) for source in sources]
+        return answer_images(
+            self.loaded,
+            self.encoder,
+            [lambda image=image: image for image in images],  # type: ignore[misc]
+            sizes=[image.size for image in images],
+            max_new_tokens=self.max_new_tokens,
+            at_once=self.at_once,
+        )
+
+
+def at_least(boxes: Boxes, threshold: float | None) -> Boxes:
+    """The boxes with at least that score; a box without a score is kept."""
+    if threshold is None or boxes.scores is None:
+        return boxes
+    return boxes.take(boxes.scores >= threshold)
+
+
+def load_predictor(path: str | Path, find_source: Callable[[str], ModelSource]) -> Predictor:
+    """The tuned model of a run folder or of an adapter folder; `find_source` finds the base by the name on the card.
+
+    Raises DataError where there is no adapter, ModelError where the base is another than it was trained on.
+    """
+    folder = RunFolder(path=Path(path)).adapter if RunFolder(path=Path(path)).adapter.is_dir() else Path(path)
+    if not (folder / RUN_CARD).is_file():
+        raise DataError(
+            f"there is no adapter of boxtune's ({RUN_CARD} is missing)",
+            where=str(folder),
+            fix="give the folder of a finished run, or an adapter/ folder inside one",
+        )
+    card = read_json(folder / RUN_CARD)
+    source = find_source(card["model"])
+    if fingerprint(source.folder) != card["base_fingerprint"]:
+        raise ModelError(
+            "the base model's weights are not the ones the adapter was trained on",
+            where=str(source.folder),
+            fix=f"put back the weights of {card['model']} as they were, or train again",
+        )
+    placement = choose_placement(card["quantization"], "auto")
+    loaded = load_base(source, placement, min_pixels=card["min_pixels"], max_pixels=card["max_pixels"])
+    encoder = build_encoder(loaded, card["classes"])
+    if encoder.family.prompt(encoder.classes, 0) != card["prompt"]:
+        raise ModelError(
+            "this version of boxtune asks with another prompt than the adapter was trained with",
+            where=str(folder / RUN_CARD),
+            fix=f"use boxtune {card['versions']['boxtune']}",
+        )
+    return Predictor(
+        loaded=loaded.with_model(load_adapter(loaded.model, folder)),
+        encoder=encoder,
+        max_new_tokens=card["max_new_tokens"],
+    )

@@ -1,0 +1,29 @@
+"""Predictions and truth -> numbers: `score_predictions` for one model, `compare` for two, `rank_images` for a page."""
+
+from __future__ import annotations
+
+from boxtune.measure.average_precision import average_precision
+from boxtune.measure.cache import cache_key, cached_predictions
+from boxtune.measure.cache import cache_key, cached_predictions
+from boxtune.measure.scores import (
+    Prediction,
+    coco_results,
+    compare,
+    rank_images,
+    read_predictions,
+    score_predictions,
+)
+
+__all__ = [
+    "Prediction",
+    "average_precision",
+    "cache_key",
+    "cached_predictions",
+    "cache_key",
+    "cached_predictions",
+    "coco_results",
+    "compare",
+    "rank_images",
+    "read_predictions",
+    "score_predictions",
+]

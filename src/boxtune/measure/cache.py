@@ -1,0 +1,35 @@
+"""Predictions of an unchanged model on unchanged data, kept so that the base is evaluated once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from boxtune.artifacts import write_json
+from boxtune.data.sample import Sample
+from boxtune.measure.scores import Prediction
+
+
+def cache_key(samples: Sequence[Sample], **bound: Any) -> str:
+    """A digest of all that decides a prediction: `bound` (weights, prompt, budget, ...) and the images.
+
+    An image counts by name, size in bytes and time of change; its truth does not, since predictions do not see it.
+    """
+    digest = hashlib.sha256(json.dumps(bound, sort_keys=True, default=str).encode())
+    for sample in samples:
+        stat = sample.image.stat()
+        digest.update(f"{sample.image_id} {sample.image} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def cached_predictions(folder: Path, key: str, make: Callable[[], list[Prediction]]) -> tuple[list[Prediction], bool]:
+    """The predictions kept under `key`, else those that `make` gives, which are then kept; and whether kept ones."""
+    path = folder / f"{key}.json"
+    if path.is_file():
+        return [Prediction.from_json(row) for row in json.loads(path.read_text(encoding="utf-8"))], True
+    predictions = make()
+    write_json(path, [prediction.as_json() for prediction in predictions])
+    return predictions, False

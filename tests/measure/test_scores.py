@@ -1,0 +1,382 @@
+"""The scores of one model, the comparison of two, the ranking of images, and the predictions on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boxtune import measure
+from boxtune.artifacts import write_json
+from boxtune.boxes import Boxes
+from boxtune.data.sample import Sample
+from boxtune.errors import DataError
+from boxtune.families.family import Problem
+from boxtune.measure import Prediction, coco_results, rank_images, read_predictions, score_predictions
+from boxtune.measure.scores import PARSE_FAILURES
+
+CLASSES = ["cat", "dog", "cow"]
+
+
+def compare(base: list[Prediction], tuned: list[Prediction], samples: list[Sample], *, seed: int = 0) -> dict[str, Any]:
+    return measure.compare(base, tuned, samples, seed=seed)
+
+
+Row = tuple[str, float, float, float, float]
+
+
+def boxes(*rows: Row, scores: list[float] | None = None) -> Boxes:
+    xyxy = np.array([row[1:] for row in rows], dtype=float).reshape(-1, 4)
+    return Boxes(
+        xyxy_px=xyxy,
+        labels=tuple(row[0] for row in rows),
+        scores=None if scores is None else np.array(scores, dtype=float),
+    )
+
+
+def sample(image_id: int, *rows: Row, crowd: tuple[int, ...] = (), ignore: tuple[int, ...] = ()) -> Sample:
+    places = np.arange(len(rows))
+    return Sample(
+        image=Path(f"somewhere/{image_id}.jpg"),
+        image_id=image_id,
+        size_wh=(200, 100),
+        boxes=boxes(*rows),
+        crowd=np.isin(places, crowd),
+        ignore=np.isin(places, ignore),
+    )
+
+
+def said(image_id: int, *rows: Row, kinds: tuple[str, ...] = (), truncated: bool = False, **kwargs: Any) -> Prediction:
+    return Prediction(
+        image_id=image_id,
+        boxes=boxes(*rows, **kwargs),
+        text=f"answer {image_id}",
+        problems=tuple(Problem(kind=kind, text=f"about {kind}") for kind in kinds),
+        truncated=truncated,
+    )
+
+
+CAT: Row = ("cat", 0, 0, 10, 10)
+CAT_IOU_60: Row = ("cat", 0, 0, 10, 6)
+CAT_IOU_95: Row = ("cat", 0, 0, 10, 9.5)
+DOG: Row = ("dog", 20, 20, 40, 40)
+FAR_CAT: Row = ("cat", 100, 50, 120, 70)
+
+
+def test_a_split_counted_by_hand() -> None:
+    samples = [
+        sample(1, CAT, DOG),
+        sample(2, CAT, ("cat", 50, 0, 100, 50), crowd=(1,)),
+        sample(3, DOG, FAR_CAT),
+        sample(4),
+        sample(5),
+        sample(6, ("dog", 0, 0, 50, 50), ignore=(0,)),
+    ]
+    predictions = [
+        said(1, CAT_IOU_60, ("cat", 20, 20, 40, 40), kinds=("unknown_label",)),  # the second has the wrong class
+        said(2, CAT, CAT_IOU_95, ("cat", 60, 10, 70, 20), truncated=True, kinds=("truncated",)),  # one on the crowd
+        said(3, kinds=("malformed", "malformed")),
+        said(4),
+        said(5, FAR_CAT, kinds=("inverted",)),
+        said(6, ("dog", 0, 0, 50, 50)),
+    ]
+    scores = score_predictions(samples, predictions, CLASSES)
+    # IoU of the five truth boxes: 0.6, 0 (dog), 1, 0, 0. Found 2; false 3: wrong class, repeat, invented; aside 2.
+    expected = {
+        "mean_iou": 1.6 / 5,
+        "median_iou": 0.0,
+        "detection_rate": 2 / 3,
+        "iou_above_50": 2 / 5,
+        "iou_above_70": 1 / 5,
+        "precision": 2 / 5,
+        "recall": 2 / 5,
+        "f1": 4 / 10,
+        "parse_failure_rate": 2 / 6,
+        "duplicate_rate": 1 / 7,
+        "truncated_rate": 1 / 6,
+        "empty_correct_rate": 1 / 2,
+        "num_images": 6,
+        "num_truth": 5,
+        "num_predictions": 7,
+    }
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+    ap_names = {"map", "map50", "map75", "map_small", "map_medium", "map_large", "per_class"}
+    assert set(scores) == set(expected) | ap_names
+    assert {name: row["num_truth"] for name, row in scores["per_class"].items()} == {"cat": 3, "dog": 2, "cow": 0}
+    assert scores["per_class"]["dog"]["ap50"] == 0.0 and scores["per_class"]["cow"]["ap50"] is None
+    json.dumps(scores, allow_nan=False)
+
+
+def test_all_right() -> None:
+    samples = [sample(1, CAT, DOG), sample(2), sample(3, FAR_CAT)]
+    predictions = [said(3, FAR_CAT), said(1, DOG, CAT), said(2)]
+    scores = score_predictions(samples, predictions, CLASSES)
+    ones = ["map", "map50", "mean_iou", "median_iou", "detection_rate", "iou_above_50", "iou_above_70", "precision"]
+    assert [scores[name] for name in [*ones, "recall", "f1", "empty_correct_rate"]] == [1.0] * 11
+    zeros = ["parse_failure_rate", "duplicate_rate", "truncated_rate"]
+    assert [scores[name] for name in zeros] == [0.0] * 3
+
+
+def test_all_wrong() -> None:
+    scores = score_predictions([sample(1, CAT), sample(2)], [said(1, DOG), said(2, CAT)], CLASSES)
+    zeros = ["map", "mean_iou", "iou_above_50", "precision", "recall", "f1", "empty_correct_rate"]
+    assert [scores[name] for name in zeros] == [0.0] * 7
+    assert scores["detection_rate"] == 1.0  # it did answer, if wrongly
+
+
+def test_nothing_said_has_no_precision() -> None:
+    scores = score_predictions([sample(1, CAT)], [said(1, kinds=("empty_answer",))], CLASSES)
+    assert (scores["precision"], scores["duplicate_rate"], scores["empty_correct_rate"]) == (None, None, None)
+    names = ["map", "mean_iou", "recall", "f1", "detection_rate", "parse_failure_rate"]
+    assert [scores[name] for name in names] == [0, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("images", [(), (1,)])
+def test_no_truth_leaves_no_number(images: tuple[int, ...]) -> None:
+    scores = score_predictions([sample(i) for i in images], [said(i) for i in images], CLASSES)
+    empty = ["map", "mean_iou", "median_iou", "detection_rate", "iou_above_50", "precision", "recall", "f1"]
+    assert [scores[name] for name in empty] == [None] * 8
+    assert scores["parse_failure_rate"] == (0.0 if images else None)
+    assert scores["empty_correct_rate"] == (1.0 if images else None)
+
+
+def test_an_image_with_nothing_but_a_crowd_is_neither_empty_nor_with_truth() -> None:
+    scores = score_predictions([sample(1, CAT, crowd=(0,))], [said(1, CAT)], CLASSES)
+    names = ["detection_rate", "empty_correct_rate", "precision", "f1"]
+    assert [scores[name] for name in names] == [None] * 4
+
+
+def test_which_problems_are_parse_failures() -> None:
+    kinds = ["empty_answer", "malformed", "out_of_range", "inverted", "no_area", "truncated", "unknown_label"]
+    rates = {
+        kind: score_predictions([sample(1, CAT)], [said(1, CAT, kinds=(kind,))], CLASSES)["parse_failure_rate"]
+        for kind in kinds
+    }
+    assert rates == {kind: float(kind in PARSE_FAILURES) for kind in kinds}
+    assert sum(rates.values()) == 5
+
+
+def test_saying_a_box_many_times_does_not_raise_recall() -> None:
+    samples = [sample(1, CAT, FAR_CAT)]
+    scores = score_predictions(samples, [said(1, *[CAT] * 10)], CLASSES)
+    assert (scores["recall"], scores["precision"], scores["duplicate_rate"]) == (0.5, 0.1, 0.9)
+
+
+corner, side = st.integers(0, 30), st.integers(1, 30)
+cells = st.lists(st.tuples(st.sampled_from(["cat", "dog"]), corner, corner, side, side), max_size=6)
+
+
+def rows_of(drawn: list[tuple[str, int, int, int, int]]) -> list[Row]:
+    return [(label, x, y, x + w, y + h) for label, x, y, w, h in drawn]
+
+
+@settings(max_examples=60)
+@given(truth=cells, other=cells, predicted=cells, seed=st.integers(0, 999))
+def test_order_within_an_answer_changes_nothing(truth: list, other: list, predicted: list, seed: int) -> None:
+    samples = [sample(1, *rows_of(truth), crowd=(2,)), sample(2, *rows_of(other))]
+    rows = rows_of(predicted)
+    mixed = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
+    one, two = (score_predictions(samples, [said(1, *r), said(2, *r)], CLASSES) for r in (rows, mixed))
+    for name in ("precision", "recall", "f1", "mean_iou", "iou_above_50", "detection_rate"):
+        assert one[name] == (None if two[name] is None else pytest.approx(two[name], abs=1e-9)), name
+    for name, value in one.items():
+        assert name in ("per_class", "num_images", "num_truth", "num_predictions") or value is None or 0 <= value <= 1
+
+
+def test_predictions_must_cover_exactly_the_samples() -> None:
+    samples = [sample(i, CAT) for i in range(5)]
+    predictions = [said(3), said(3), said(4), said(77), said(78)]
+    with pytest.raises(ValueError) as raised:
+        score_predictions(samples, predictions, CLASSES)
+    parts = str(raised.value).split("; ")
+    assert parts == [
+        "more than one prediction for image id: 3",
+        "no prediction for image id: 0, 1, 2",
+        "predictions for image ids that no sample has: 77, 78",
+    ]
+    for refused in (
+        lambda: rank_images(samples, predictions),
+        lambda: coco_results(predictions, samples, CLASSES),
+        lambda: compare([said(i) for i in range(5)], predictions, samples),
+        lambda: compare(predictions, [said(i) for i in range(5)], samples),
+    ):
+        with pytest.raises(ValueError, match="no prediction for image id: 0, 1, 2"):
+            refused()
+    with pytest.raises(ValueError, match="two samples have the same image id: 1"):
+        score_predictions([sample(1), sample(1)], [said(1)], CLASSES)
+
+
+def test_poison_is_refused() -> None:
+    for poison in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="image 1: a box has a score that is not finite"):
+            said(1, CAT, scores=[poison])
+        with pytest.raises(ValueError, match="not finite"):
+            said(1, ("cat", 0, 0, poison, 10))
+    with pytest.raises(ValueError, match="labels that are not among the classes: horse"):
+        score_predictions([sample(1, CAT)], [said(1, ("horse", 0, 0, 9, 9))], CLASSES)
+
+
+def test_images_are_ranked_from_best_to_worst() -> None:
+    samples = [
+        sample(1, CAT, DOG),
+        sample(2, CAT),
+        sample(3),
+        sample(4),
+        sample(5, CAT),
+        sample(6, CAT, ("cat", 50, 0, 100, 50), crowd=(1,)),
+        sample(7, CAT),
+    ]
+    predictions = [
+        said(1, CAT),  # one of two
+        said(2, CAT, DOG, FAR_CAT),  # right, with two invented
+        said(3),
+        said(4, CAT),
+        said(5, CAT_IOU_60),
+        said(6, CAT, ("cat", 60, 10, 70, 20)),  # the second lies on the crowd
+        said(7),
+    ]
+    ranked = rank_images(samples[::-1], predictions)
+    assert [image_id for image_id, _ in ranked] == [3, 6, 5, 1, 2, 4, 7]
+    assert [quality for _, quality in ranked] == pytest.approx([1, 1, 0.6, 0.5, 1 / 3, 0, 0])
+
+
+def split(num: int) -> list[Sample]:
+    return [sample(i, CAT) for i in range(num)]
+
+
+def with_iou(num: int, *ious: float) -> list[Prediction]:
+    return [said(i, ("cat", 0, 0, 10, 10 * ious[i % len(ious)])) for i in range(num)]
+
+
+def test_better_worse_and_cannot_tell() -> None:
+    low, high, mixed = with_iou(20, 0.2, 0.4), with_iou(20, 0.6, 0.9), with_iou(20, 0.2, 0.9, 0.1)
+    better = compare(low, high, split(20))
+    assert better["verdict"] == "better" and better["sentence"].startswith("Better: ")
+    assert better["mean_difference"] == pytest.approx(0.45) and 0.4 <= better["low"] < 0.45 < better["high"] <= 0.5
+    assert (better["num_images"], better["num_better"], better["num_worse"]) == (20, 20, 0)
+    worse = compare(high, low, split(20))
+    assert worse["verdict"] == "worse" and worse["sentence"].startswith("Worse: ")
+    assert worse["mean_difference"] == pytest.approx(-better["mean_difference"])
+    undecided = compare(with_iou(20, 0.4, 0.5), mixed, split(20))
+    assert undecided["low"] < 0 < undecided["high"]
+    assert undecided["verdict"] == "cannot tell" and "holds 0" in undecided["sentence"]
+    same = compare(low, low, split(20))
+    assert (same["verdict"], same["low"], same["high"]) == ("cannot tell", 0.0, 0.0)
+    json.dumps(better, allow_nan=False)
+
+
+def test_few_images_with_truth_cannot_tell() -> None:
+    four = compare(with_iou(4, 0.1), with_iou(4, 0.9), split(4))
+    assert four["verdict"] == "cannot tell" and four["low"] == pytest.approx(0.8)
+    assert four["sentence"] == "Cannot tell: 4 images with truth, 5 are needed."
+    padded = compare([*with_iou(4, 0.1), said(9)], [*with_iou(4, 0.9), said(9)], [*split(4), sample(9)])
+    assert (padded["verdict"], padded["num_images"]) == ("cannot tell", 4)
+    assert compare(with_iou(5, 0.1), with_iou(5, 0.9), split(5))["verdict"] == "better"
+    nothing = compare([], [], [])
+    assert (nothing["verdict"], nothing["mean_difference"], nothing["low"]) == ("cannot tell", None, None)
+
+
+def test_better_boxes_bought_with_invented_ones_are_not_called_better() -> None:
+    base = with_iou(10, 0.6)
+    spam: list[Row] = [("cat", 0, 0, 10, 10), *(("cat", 20.0 * k, 50.0, 20.0 * k + 9, 60.0) for k in range(9))]
+    spammed = compare(base, [said(i, *spam) for i in range(10)], split(10))
+    assert spammed["low"] > 0 and spammed["quality"]["high"] < 0
+    assert spammed["verdict"] == "cannot tell" and "invented" in spammed["sentence"]
+
+
+def test_the_interval_is_repeatable_and_covers() -> None:
+    random = np.random.default_rng(0)
+    base = with_iou(40, *random.uniform(0.1, 0.9, 40))
+    tuned = with_iou(40, *random.uniform(0.1, 0.9, 40))
+    one = compare(base, tuned, split(40))
+    assert one == compare(base[::-1], tuned, split(40)) and one["num_resamples"] == 1000
+    other = compare(base, tuned, split(40), seed=1)
+    assert (other["low"], other["high"]) != (one["low"], one["high"])
+    # Against the textbook interval of a mean.
+    ious = [np.array([p.boxes.xyxy_px[0, 3] / 10 for p in side]) for side in (base, tuned)]
+    error = 1.96 * float(np.std(ious[1] - ious[0])) / math.sqrt(40)
+    assert one["high"] - one["low"] == pytest.approx(2 * error, rel=0.15)
+
+
+def test_a_prediction_survives_json() -> None:
+    prediction = said(5, ("cat", 0.1, 1 / 3, 2.7, 3.3), DOG, scores=[0.25, 1 / 7], kinds=("malformed",), truncated=True)
+    for original in (prediction, said(6), said(7, CAT)):
+        back = Prediction.from_json(json.loads(json.dumps(original.as_json())))
+        assert back.as_json() == original.as_json()
+        assert isinstance(back.problems, tuple) and (back.boxes.scores is None) == (original.boxes.scores is None)
+
+
+def test_predictions_survive_the_disk_exactly(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    samples = [sample(i, CAT, DOG) for i in (9, 4, 6)]
+    corners = np.sort(random.uniform(0, 100, (3, 2, 2)), axis=1).reshape(3, 4)
+    scored = said(9, *[("dog", *map(float, row)) for row in corners], scores=[0.5, 1 / 3, 0.1], kinds=("no_area",))
+    predictions = [scored, said(6, CAT_IOU_60, truncated=True), said(4)]
+    record = coco_results(predictions, samples, CLASSES)
+    path = tmp_path / "base.json"
+    write_json(path, record)
+    back = read_predictions(path)
+    assert [p.as_json() for p in back] == [p.as_json() for p in (scored, predictions[2], predictions[1])]
+    assert score_predictions(samples, back, CLASSES) == score_predictions(samples, predictions, CLASSES)
+    assert record["images"][0] == {"id": 9, "file_name": "9.jpg", "width": 200, "height": 100}
+    assert record["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "cow"}]
+    assert [row["image_id"] for row in record["results"]] == [9, 9, 9, 6]
+    assert {"image_id", "category_id", "bbox", "score"} <= set(record["results"][0])
+    last = record["results"][-1]
+    assert (last["category_id"], last["bbox"], last["score"]) == (1, [0, 0, 10, 6], 1.0)
+    problem = {"kind": "no_area", "text": "about no_area"}
+    answer = {"image_id": 9, "text": "answer 9", "problems": [problem], "truncated": False, "scored": True}
+    assert record["answers"][0] == answer
+
+
+def test_result_rows_are_what_a_coco_reader_takes() -> None:
+    from faster_coco_eval import COCO
+
+    record = coco_results([said(1, CAT, DOG)], [sample(1, CAT)], CLASSES)
+    truth = {"images": record["images"], "categories": record["categories"], "annotations": []}
+    assert len(COCO(truth).loadRes(record["results"]).anns) == 2
+    with pytest.raises(ValueError, match="not among the classes: dog"):
+        coco_results([said(1, CAT, DOG)], [sample(1, CAT)], ["cat"])
+
+
+BREAKS = {
+    "no answers": (lambda r: r.pop("answers"), "'answers'"),
+    "box of an unknown image": (lambda r: r["results"][0].update(image_id=8), "key or id 8"),
+    "box of an unknown class": (lambda r: r["results"][0].update(category_id=99), "key or id 99"),
+    "no score": (lambda r: r["results"][0].pop("score"), "'score'"),
+    "inverted box": (lambda r: r["results"][0].update(xyxy_px=[5, 5, 1, 9]), "x2 < x1"),
+    "nan": (lambda r: r["results"][0].update(score=math.nan), "not finite"),
+    "a list instead of an object": (lambda r: r.update(answers=[[1]]), "hold together"),
+}
+
+
+@pytest.mark.parametrize("case", BREAKS)
+def test_a_broken_file_is_one_clear_error(case: str, tmp_path: Path) -> None:
+    spoil, message = BREAKS[case]
+    record = coco_results([said(1, CAT, scores=[0.5])], [sample(1, CAT)], CLASSES)
+    path = tmp_path / "tuned.json"
+    write_json(path, record)
+    assert len(read_predictions(path)) == 1
+    spoil(record)
+    write_json(path, record)
+    with pytest.raises(DataError, match=message) as raised:
+        read_predictions(path)
+    assert raised.value.where == str(path) and "boxtune eval" in raised.value.fix
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "base.json"
+    with pytest.raises(DataError):
+        read_predictions(path)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(DataError):
+        read_predictions(path)
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(DataError, match="hold together"):
+        read_predictions(path)
