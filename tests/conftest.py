@@ -28,6 +28,8 @@ settings.register_profile(
 )
 settings.load_profile("boxtune")
 
+pytest_plugins = ["models"]
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -1,7 +1,7 @@
 """boxtune: tune vision-language models to detect objects, and prove of every run that it learns.
 
-    run = boxtune.train(model="Qwen/Qwen2-VL-7B-Instruct", data="photos/")
-    boxes = boxtune.load(run.folder.path).predict("photo.jpg")
+run = boxtune.train(model="Qwen/Qwen2-VL-7B-Instruct", data="photos/")
+boxes = boxtune.load(run.folder.path).predict("photo.jpg")
 """
 
 from __future__ import annotations

@@ -80,10 +80,12 @@ def help_text(verb: str | None = None) -> str:
     """The help of one verb, or the list of all."""
     if verb is None:
         lines = ["boxtune tunes vision-language models to detect objects, and proves of every run that it learns.", ""]
-        for name, call in VERBS.items():
+        for call in VERBS.values():
             usage, _, what = (line.strip() for line in (call.__doc__ or "").split("\n")[:3])
             lines += [usage, f"    {what}"]
-        return "\n".join([*lines, "", "--key value and --key=value mean the same as key=value. boxtune VERB --help says more."])
+        return "\n".join(
+            [*lines, "", "--key value and --key=value mean the same as key=value. boxtune VERB --help says more."]
+        )
     lines = [line.removeprefix("    ") for line in (VERBS[verb].__doc__ or "").rstrip().split("\n")]
     if verb in ("train", "demo"):
         from boxtune.config import describe_settings

@@ -57,7 +57,9 @@ class TrainSettings(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="gradients are clipped to this norm")
     effective_batch: Annotated[int, Field(gt=0)] | None = Field(None, description="images per optimizer step")
     micro_batch: Annotated[int, Field(gt=0)] | None = Field(None, description="images per forward pass")
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="of the compute; auto asks the device")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="of the compute; auto asks the device"
+    )
     checkpointing: Literal["auto", "on", "off"] = Field("auto", description="gradient checkpointing; auto: on a GPU")
     resume: bool = Field(False, description="go on from the last complete checkpoint of the newest run of this name")
     logging_steps: Annotated[int, Field(gt=0)] = Field(1, description="optimizer steps between two metric rows")
@@ -76,7 +78,9 @@ class EvalSettings(Section):
     """How often and on how much it is evaluated."""
 
     per_epoch: Annotated[int, Field(gt=0)] = Field(2, description="evaluations and checkpoints in one epoch")
-    images: Annotated[int, Field(gt=0)] | None = Field(None, description="bound on the images of evaluations in the run")
+    images: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="bound on the images of evaluations in the run"
+    )
     base: bool = Field(True, description="score the untuned model too")
 
 
@@ -132,7 +136,7 @@ FOREIGN = {
     "gradient_checkpointing": "train.checkpointing",
     "output_dir": "runs and name",
     "project": "runs",
-    "dataset": "data",
+    "dataset": "data (data.path)",
     "lr_scheduler_type": "train.schedule",
     "warmup_ratio": "train.warmup_share",
     "max_new_tokens_per_image": "generate.max_new_tokens",
@@ -192,7 +196,9 @@ class Resolved:
 
 def _scalar(value: Any) -> str:
     value = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).removesuffix("\n...\n").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).removesuffix("\n...\n").strip()
+    )
 
 
 def read_settings(recipe: Path | None, overrides: Mapping[str, Any]) -> Resolved:

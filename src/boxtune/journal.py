@@ -96,7 +96,7 @@ class Journal:
     def end(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """Close the record: the verdict with the comparison of base and tuned beside it."""
         better = scores["paired"]["verdict"] if "paired" in scores else None
-        self.verdict = {**self.verdict, "better_than_base": better}
+        self.verdict = {**self.verdict, "better_than_base": better, "logits_digest": self.digest}
         write_json(self.folder.verdict, self.verdict)
         write_json(self.folder.findings, [finding.as_json() for finding in self.findings])
         return self.verdict

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boxtune.artifacts import RunFolder, cache_folder, read_json, write_json, write_text
-from boxtune.config import Resolved, Settings, read_settings
+from boxtune.artifacts import RunFolder, cache_folder, read_json, write_json
+from boxtune.config import Settings, read_settings
 from boxtune.data import Dataset, Sample, leave_out_broken, limit_split, read_dataset, require_validation, write_split
 from boxtune.errors import DataError, Finding, NotLearningError
 from boxtune.journal import Journal, open_folder, read_environment
@@ -23,7 +23,7 @@ from boxtune.report import score_table, write_gallery
 
 if TYPE_CHECKING:
     from boxtune.boxes import Boxes
-    from boxtune.finetune import Encoder, Loaded, ModelSource, Plan
+    from boxtune.finetune import Encoder, Loaded, ModelSource
 
 TINY = "tiny"
 """The name under which the embedded model is asked for."""
@@ -44,7 +44,7 @@ class Run:
 
     def predict(self, source: Any, threshold: float | None = None) -> Boxes | list[Boxes]:
         """Boxes of one image or of several; see `boxtune.infer.Predictor.predict`."""
-        return load(self.folder.path).predict(source, threshold)  # type: ignore[no-any-return]
+        return load(self.folder.path).predict(source, threshold)
 
 
 def train(recipe: str | Path | None = None, /, **settings: Any) -> Run:
@@ -137,9 +137,7 @@ def load_model(
     placement = choose_placement(settings.quantization, settings.train.precision)
     journal.say(*placement.notes)
     assert settings.image.min_pixels and settings.image.max_pixels
-    loaded = load_base(
-        source, placement, min_pixels=settings.image.min_pixels, max_pixels=settings.image.max_pixels
-    )
+    loaded = load_base(source, placement, min_pixels=settings.image.min_pixels, max_pixels=settings.image.max_pixels)
     encoder = build_encoder(loaded, dataset.classes)
     dataset, longest = fit_samples(dataset, encoder, source.max_positions)
     journal.note(*loaded.findings, *dataset.findings)
@@ -168,10 +166,14 @@ def build_card(settings: Settings, loaded: Loaded, encoder: Encoder, max_new_tok
 
 
 def predict_base(
-    loaded: Loaded, encoder: Encoder, valid: Sequence[Sample], card: dict[str, Any], settings: Settings,
+    loaded: Loaded,
+    encoder: Encoder,
+    valid: Sequence[Sample],
+    card: dict[str, Any],
+    settings: Settings,
     journal: Journal,
 ) -> list[Prediction] | None:
-    """What the untuned model says, in the precision it is trained in; kept from an earlier run where nothing changed."""
+    """What the untuned model says, in the precision it is trained in; kept from a run before where nothing changed."""
     if not settings.eval.base:
         return None
     bound = {**card, "device": str(loaded.placement.device), "at_once": settings.generate.at_once}
@@ -212,8 +214,15 @@ def predict_all(
 
 
 def train_adapter(
-    loaded: Loaded, encoder: Encoder, dataset: Dataset, valid: Sequence[Sample], card: dict[str, Any],
-    settings: Settings, folder: RunFolder, checkpoint: Path | None, journal: Journal,
+    loaded: Loaded,
+    encoder: Encoder,
+    dataset: Dataset,
+    valid: Sequence[Sample],
+    card: dict[str, Any],
+    settings: Settings,
+    folder: RunFolder,
+    checkpoint: Path | None,
+    journal: Journal,
 ) -> None:
     """Attach, check, train, save. Leaves `adapter/` (the best by validation loss), `adapter_last/` and the verdict.
 
@@ -261,8 +270,10 @@ def train_adapter(
     if stop.reason:
         journal.say(f"stopped at step {trainer.state.global_step}: {stop.reason}; resume=true goes on from here")
     save(folder.adapter_last)
-    losses = [row["eval_loss"] for row in read_metrics(folder.metrics) if row["kind"] == "eval"]
-    journal.judged(judge(losses, share_moved(before, trainer.model)))
+    rows = read_metrics(folder.metrics)
+    losses = [row["eval_loss"] for row in rows if row["kind"] == "eval"]
+    rates = [row["learning_rate"] for row in rows if row["kind"] == "train"]
+    journal.judged(judge(losses, share_moved(before, trainer.model), max(rates, default=0.0)))
     if not folder.adapter.is_dir():
         save(folder.adapter)
     put_back(trainer.model, folder.adapter)
@@ -270,8 +281,13 @@ def train_adapter(
 
 
 def predict_tuned(
-    source: ModelSource, encoder: Encoder, valid: Sequence[Sample], card: dict[str, Any], settings: Settings,
-    folder: RunFolder, journal: Journal,
+    source: ModelSource,
+    encoder: Encoder,
+    valid: Sequence[Sample],
+    card: dict[str, Any],
+    settings: Settings,
+    folder: RunFolder,
+    journal: Journal,
 ) -> list[Prediction]:
     """What the tuned model says: the saved adapter on a base loaded afresh, once its logits are the trained ones."""
     from boxtune.finetune import choose_placement, forget, load_adapter, load_base, logits_digest
@@ -295,8 +311,13 @@ def predict_tuned(
 
 
 def write_scores(
-    dataset: Dataset, valid: Sequence[Sample], base: list[Prediction] | None, tuned: list[Prediction],
-    settings: Settings, folder: RunFolder, journal: Journal,
+    dataset: Dataset,
+    valid: Sequence[Sample],
+    base: list[Prediction] | None,
+    tuned: list[Prediction],
+    settings: Settings,
+    folder: RunFolder,
+    journal: Journal,
 ) -> Run:
     """Score both on the same images, draw the best and the worst, and close the run.
 
@@ -333,7 +354,9 @@ def load(run: str | Path) -> Any:
     return load_predictor(run, find_source)
 
 
-def predict(run: str | Path, source: str | Path, *, out: str | Path = "predictions", threshold: float | None = None) -> Path:
+def predict(
+    run: str | Path, source: str | Path, *, out: str | Path = "predictions", threshold: float | None = None
+) -> Path:
     """Boxes of an image, a folder or a pattern of images, as JSON and drawn, in the folder `out`."""
     from boxtune.infer import predict_folder
 

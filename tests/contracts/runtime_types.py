@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 import typing
-from typing import Any
+from io import BytesIO
+from typing import IO, Any
 
-from beartype import beartype
+from beartype import BeartypeConf, FrozenDict, beartype
+
+# Typeshed says that BytesIO is an IO[bytes]; beartype denies it, since it has no `mode` and no `name`.
+_CONF = BeartypeConf(hint_overrides=FrozenDict({IO[bytes]: IO[bytes] | BytesIO}))
 
 
 def checked(function: Any) -> Any:
@@ -18,4 +22,4 @@ def checked(function: Any) -> Any:
     for value in list(vars(sys.modules[function.__module__]).values()):
         if isinstance(value, type) and getattr(value, "_is_protocol", False) and value.__module__.startswith("boxtune"):
             typing.runtime_checkable(value)
-    return beartype(function)
+    return beartype(function, conf=_CONF)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from io import BytesIO, StringIO
+from typing import IO, Protocol
 
 import numpy as np
 import pytest
 import runtime_types
+from beartype.roar import BeartypeCallHintParamViolation
 from jaxtyping import TypeCheckError
 
 import boxtune
@@ -37,9 +39,18 @@ def test_protocols_are_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
         return 1
 
     take.__module__ = "boxtune"
-    with open(__file__, encoding="utf-8") as sound:
-        take.__annotations__ = {"reader": Reader, "return": int}
-        checked = runtime_types.checked(take)
-        assert checked(sound) == 1
-    with pytest.raises(Exception, match="reader"):
+    take.__annotations__ = {"reader": Reader, "return": int}
+    checked = runtime_types.checked(take)
+    assert checked(StringIO()) == 1
+    with pytest.raises(BeartypeCallHintParamViolation, match="reader"):
         checked(3)
+
+
+def test_bytes_in_memory_are_a_file() -> None:
+    def take(file: IO[bytes]) -> int:
+        return 1
+
+    checked = runtime_types.checked(take)
+    assert checked(BytesIO()) == 1
+    with pytest.raises(BeartypeCallHintParamViolation, match="file"):
+        checked(StringIO())

@@ -43,8 +43,12 @@ def write_json(
     file: Path,
     images: Sequence[Any],
     annotations: Sequence[Any],
-    categories: Sequence[Any] = CATEGORIES,
+    categories: Sequence[Any] | None = None,
 ) -> Path:
+    """A COCO file; without `categories` it lists those of CATEGORIES that the annotations name."""
+    if categories is None:
+        used = [entry.get("category_id") for entry in annotations if isinstance(entry, dict)]
+        categories = [category for category in CATEGORIES if category["id"] in used]
     file.parent.mkdir(parents=True, exist_ok=True)
     content = {"images": list(images), "annotations": list(annotations), "categories": list(categories)}
     file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

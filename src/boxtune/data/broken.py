@@ -26,7 +26,7 @@ def leave_out_broken(dataset: Dataset, *, open_all: bool = False, max_share: flo
     """The data set without its unusable training images, each of them named in a finding.
 
     Unusable is an image that is missing, cannot be identified, or whose upright size is not the declared one. Only
-    headers are read, about 100 microseconds an image; with `open_all` every image is decoded to its last pixel.
+    headers are read, well under a millisecond an image; with `open_all` every image is decoded to its last pixel.
 
     Raises DataError that names the images if more than `max_share` (0..1) of the training images are unusable, or a
     single one of another split: validation never changes silently.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from boxtune.data.places import SPLITS, name_contents, split_folders, splits_in_name
+from boxtune.data.places import SPLITS, name_contents, split_folders, split_of_folder, splits_in_name
 from boxtune.errors import DataError, name_some
 
 _BESIDE_IMAGES = "_annotations.coco.json"
@@ -93,7 +93,8 @@ def _by_name(files: Sequence[Path], path: Path) -> dict[str, Path]:
 def _lone_split(file: Path) -> str:
     splits = splits_in_name(file.stem)
     if not splits and file.name == _BESIDE_IMAGES:
-        splits = splits_in_name(file.parent.name)
+        folder_split = split_of_folder(file.parent)
+        splits = (folder_split,) if folder_split else ()
     if len(splits) > 1:
         raise _unclear(file, splits, "its name speaks of several")
     return splits[0] if splits else "train"
@@ -109,8 +110,8 @@ def _unclear(file: Path, splits: Sequence[str], seen: str) -> DataError:
 
 
 def _split_entries(path: Path) -> list[Path]:
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
-    return [folder for words in SPLITS.values() for folder in folders if folder.name.lower() in words]
+    folders = [(split_of_folder(entry), entry) for entry in sorted(path.iterdir()) if entry.is_dir()]
+    return [entry for split in SPLITS for found, entry in folders if found == split]
 
 
 def _annotation_places(path: Path) -> list[Path]:

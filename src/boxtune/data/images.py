@@ -6,9 +6,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import Shaped
@@ -34,7 +33,7 @@ _TURNS = {
 _SIDES_SWAPPED = (5, 6, 7, 8)
 
 # What PIL's decoders raise on bytes that they cannot make sense of. MemoryError is not among them on purpose.
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error)
+_DECODER_ERRORS = (OSError, SyntaxError, ValueError, LookupError, EOFError, struct.error, zlib.error)
 
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -108,14 +107,14 @@ def _too_large(name: str, size: str) -> DataError:
     )
 
 
-def _decode(file: IO[bytes], name: str) -> Image.Image:
+def _decode(file: BufferedReader | BytesIO, name: str) -> Image.Image:
     with Image.open(file) as image:
         require_size(image.size, name)
         return _upright(image, _orientation(image, file), name)
 
 
 @contextmanager
-def _open_file(path: Path, name: str) -> Iterator[IO[bytes]]:
+def _open_file(path: Path, name: str) -> Iterator[BufferedReader | BytesIO]:
     try:
         file = path.open("rb")
     except FileNotFoundError as problem:
@@ -127,7 +126,7 @@ def _open_file(path: Path, name: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _head(file: IO[bytes]) -> bytes:
+def _head(file: BufferedReader | BytesIO) -> bytes:
     head = file.read(200)
     file.seek(0)
     return head
@@ -166,7 +165,7 @@ def _stored_size(image: ImageFile.ImageFile) -> tuple[int, int]:
     return image.size
 
 
-def _orientation(image: ImageFile.ImageFile, file: IO[bytes] | None) -> int:
+def _orientation(image: ImageFile.ImageFile, file: BufferedReader | BytesIO | None) -> int:
     """The EXIF orientation that is still to be applied, without decoding; 1 where there is none or an illegal one."""
     if isinstance(image, PngImagePlugin.PngImageFile) and "exif" not in image.info and file is not None:
         late = _late_png_exif(file)
@@ -189,7 +188,7 @@ def _legal(value: object) -> int:
     return value if isinstance(value, int) and value in _TURNS else 1
 
 
-def _late_png_exif(file: IO[bytes]) -> bytes:
+def _late_png_exif(file: BufferedReader | BytesIO) -> bytes:
     """The eXIf chunk of a PNG wherever it stands: the format allows it behind the pixels, out of the header."""
     place = file.tell()
     file.seek(8)

@@ -36,6 +36,11 @@ def splits_in_name(name: str) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if split in found)
 
 
+def split_of_folder(folder: Path) -> str | None:
+    """The split that a folder is named for; its whole name must be one of the words, so "test_images_2" is none."""
+    return _SPLIT_OF_WORD.get(folder.name.lower())
+
+
 def split_folders(path: Path) -> dict[str, Path]:
     """The folders right under `path` that are named for one split, by split.
 
@@ -43,7 +48,7 @@ def split_folders(path: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
-        split = _SPLIT_OF_WORD.get(folder.name.lower())
+        split = split_of_folder(folder)
         if split is None:
             continue
         if split in found:
@@ -147,6 +152,7 @@ def name_unread(path: Path, read: Iterable[Path]) -> str:
         file
         for depth in ("*", "*/*", "*/*/*")
         for file in sorted(entry for entry in path.glob(depth) if _is_annotation(entry) and entry not in taken)
+        if not any(part.startswith(".") for part in file.relative_to(path).parts)
     ]
     counts = Counter((file.parent, file.suffix.lower()) for file in files)
     rows: dict[str, None] = {}

@@ -64,22 +64,48 @@ class Defaults:
 class Family(Protocol):
     """One model family. Text, patterns and plain arithmetic only: no torch, no processor objects."""
 
-    name: str
-    """Key in the registry, such as `qwen2_vl`."""
-    model_types: tuple[str, ...]
-    """The `model_type` values of transformers' configs that belong to the family."""
-    special_tokens: tuple[str, ...]
-    """Tokens the grammar and the prompt need; each must be one token of the tokenizer."""
-    image_token: str
-    """The token that stands once for every visual token."""
-    end_of_turn: str
-    """The token that ends an answer; it is supervised."""
-    towers: Mapping[str, str]
-    """Tower name (vision, projector, language) -> regular expression that its parameter names match."""
-    adapted: Mapping[str, Mapping[str, str]]
-    """Tower -> kind (attention, mlp) -> regular expression that the whole names of its linear layers match."""
-    defaults: Defaults
-    """Settings for models of this family, from published recipes."""
+    @property
+    def name(self) -> str:
+        """Key in the registry, such as `qwen2_vl`."""
+        ...
+
+    @property
+    def model_types(self) -> tuple[str, ...]:
+        """The `model_type` values of transformers' configs that belong to the family."""
+        ...
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Tokens the grammar and the prompt need; each must be one token of the tokenizer."""
+        ...
+
+    @property
+    def image_token(self) -> str:
+        """The token that stands once for every visual token."""
+        ...
+
+    @property
+    def end_of_turn(self) -> str:
+        """The token that ends an answer; it is supervised."""
+        ...
+
+    @property
+    def towers(self) -> Mapping[str, str]:
+        """Tower name (vision, projector, language) -> regular expression found in its parameters' names.
+
+        A parameter belongs to the first tower that it matches.
+        """
+        ...
+
+    @property
+    def adapted(self) -> Mapping[str, Mapping[str, str]]:
+        """Tower -> kind (attention, mlp) -> regular expression that the whole names of its linear layers match."""
+        ...
+
+    @property
+    def defaults(self) -> Defaults:
+        """Settings for models of this family, from published recipes."""
+        ...
 
     def seen_wh(self, original_wh: tuple[int, int], min_pixels: int, max_pixels: int) -> tuple[int, int]:
         """The size the processor resizes an image of `original_wh` to. Raises ValueError if it refuses it."""

@@ -50,6 +50,22 @@ _LABEL = re.compile(
 _GRAMMAR_TOKEN = re.compile(r"<\|[a-z_]+\|>")
 
 
+PUBLISHED = Defaults(
+    source="nutrition-table project on Qwen2-VL-7B (r 64, alpha 128, 2 x 8, 3 epochs, 256 to 1280 patches of "
+    "28 x 28); learning rate 1e-4 from LLaMA-Factory's Qwen2-VL LoRA example",
+    r=64,
+    alpha=128,
+    dropout=0.05,
+    recipe="language",
+    learning_rate=1e-4,
+    epochs=3.0,
+    effective_batch=16,
+    micro_batch=2,
+    min_pixels=256 * FACTOR**2,
+    max_pixels=1280 * FACTOR**2,
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Qwen2VL:
     """The family object; see `boxtune.families.family.Family` for what each member means."""
@@ -80,20 +96,7 @@ class Qwen2VL:
             },
         }
     )
-    defaults: Defaults = Defaults(
-        source="nutrition-table project on Qwen2-VL-7B (r 64, alpha 128, 2 x 8, 3 epochs, 256 to 1280 patches of "
-        "28 x 28); learning rate 1e-4 from LLaMA-Factory's Qwen2-VL LoRA example",
-        r=64,
-        alpha=128,
-        dropout=0.05,
-        recipe="language",
-        learning_rate=1e-4,
-        epochs=3.0,
-        effective_batch=16,
-        micro_batch=2,
-        min_pixels=256 * FACTOR**2,
-        max_pixels=1280 * FACTOR**2,
-    )
+    defaults: Defaults = PUBLISHED
 
     def seen_wh(self, original_wh: tuple[int, int], min_pixels: int, max_pixels: int) -> tuple[int, int]:
         """The nearest multiples of 28 within the budget, aspect kept; ValueError over an aspect ratio of 200.

@@ -55,7 +55,7 @@ def last_complete(folder: Path) -> tuple[Path | None, tuple[Finding, ...]]:
         for path in (folder.iterdir() if folder.is_dir() else ())
         if path.is_dir() and path.name.removeprefix("checkpoint-").isdigit()
     ]
-    findings = []
+    findings: list[Finding] = []
     for _, path in sorted(numbered, reverse=True):
         missing = faults(path)
         if not missing:

@@ -40,7 +40,13 @@ class Encoder:
     """Turns images and boxes into model inputs for one family, one tokenizer, one set of classes."""
 
     def __init__(
-        self, *, family: Family, tokenizer: Any, image_processor: Any, classes: Sequence[str], min_pixels: int,
+        self,
+        *,
+        family: Family,
+        tokenizer: Any,
+        image_processor: Any,
+        classes: Sequence[str],
+        min_pixels: int,
         max_pixels: int,
     ) -> None:
         self.family, self.tokenizer, self.image_processor = family, tokenizer, image_processor
@@ -149,9 +155,7 @@ class TrainingCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         examples = [self._example(row["split"], row["i"]) for row in rows]
-        return collate_for_training(
-            examples, pad_id=self.encoder.pad_id, image_token_id=self.encoder.image_token_id
-        )
+        return collate_for_training(examples, pad_id=self.encoder.pad_id, image_token_id=self.encoder.image_token_id)
 
     def _example(self, split: str, place: int) -> Example:
         samples = self.splits[split]

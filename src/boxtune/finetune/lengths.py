@@ -56,6 +56,7 @@ def fit_samples(dataset: Dataset, encoder: Encoder, max_positions: int) -> tuple
                 where=name_some(refused),
                 fix="lower image.max_pixels, or split the images into tiles with fewer boxes each",
             )
-        findings.append(Finding(check="lengths.left_out", level="warn", seen=f"{seen} and are left out",
-                                where=name_some(refused)))
+        findings.append(
+            Finding(check="lengths.left_out", level="warn", seen=f"{seen} and are left out", where=name_some(refused))
+        )
     return dataset.with_splits(kept, *findings), Longest(prompt=prompt, answer=answer)

@@ -38,7 +38,7 @@ def build_trainer(
     rows = {name: _rows(name, len(samples)) for name, samples in splits.items()}
     with warnings.catch_warnings():
         # TRL 1.16 still sets what transformers 5.23 has renamed; to go with the first TRL that does not.
-        warnings.filterwarnings("ignore", r".*gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", r".*gradient_checkpointing\w*` is deprecated", FutureWarning)
         trainer = SFTTrainer(
             model=loaded.model,
             args=build_arguments(loaded, settings, len(splits["train"]), checkpoints=checkpoints, resuming=resuming),

@@ -4,4 +4,14 @@ from boxtune.guard.finding import Finding
 from boxtune.guard.ledger import Ledger, Stage, check_trainable, watch_adapter
 from boxtune.guard.verdict import Verdict, judge, share_moved, snapshot
 
-__all__ = ["Finding", "Ledger", "Stage", "Verdict", "check_trainable", "judge", "share_moved", "snapshot", "watch_adapter"]
+__all__ = [
+    "Finding",
+    "Ledger",
+    "Stage",
+    "Verdict",
+    "check_trainable",
+    "judge",
+    "share_moved",
+    "snapshot",
+    "watch_adapter",
+]

@@ -163,9 +163,9 @@ def check_trainable(stage: Stage, wanted: Collection[str], num_wanted: int) -> l
             Finding(
                 check="ledger.count",
                 level="fail",
-                seen=f"{stage.trainable:,} parameters are trainable at stage {stage.name!r}, {num_wanted:,} were planned",
+                seen=f"{stage.trainable:,} parameters are trainable at stage {stage.name!r}, planned were {num_wanted:,}",
                 where=_some(sorted(wanted)),
-                fix="the adapter has another shape than its config says; compare the installed peft with the tested one",
+                fix="the adapter is not of the shape its config says; compare the installed peft with the tested",
             )
         )
     if not findings:
@@ -194,8 +194,8 @@ def watch_adapter(tell: Callable[[Any], None]) -> Iterator[None]:
         original(self, *args, **kwargs)
         tell(self)
 
-    peft.PeftModel.__init__ = attach  # type: ignore[method-assign]
+    peft.PeftModel.__init__ = attach
     try:
         yield
     finally:
-        peft.PeftModel.__init__ = original  # type: ignore[method-assign]
+        peft.PeftModel.__init__ = original

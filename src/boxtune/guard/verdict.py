@@ -39,14 +39,17 @@ def share_moved(before: Mapping[str, torch.Tensor], model: Any) -> float:
     return moved / max(1, total)
 
 
-def judge(eval_losses: Sequence[float], moved: float) -> Verdict:
+def judge(eval_losses: Sequence[float], moved: float, peak_rate: float) -> Verdict:
     """The verdict of a finished run.
 
     `eval_losses` are the validation losses in order, the first from before the first step; `moved` the share of
-    adapter elements that changed. *Not learning* is said on proof only: no weight moved, or the loss is the same to
-    six digits at every evaluation. A loss that moved without falling is *cannot tell*.
+    adapter elements that changed; `peak_rate` the highest learning rate of any step. *Not learning* is said on proof only: no weight moved, or the loss is the same to
+    six digits at every evaluation. A loss that moved without falling is *cannot tell*, and so is a
+    run that ended within its warm-up.
     """
     weights = f"{100 * moved:.1f} % of the adapter's elements moved"
+    if peak_rate == 0:
+        return Verdict(word="cannot tell", evidence=("the learning rate was 0 at every step so far (warm-up)", weights))
     if moved == 0:
         return Verdict(word="not learning", evidence=("not one element of the adapter moved",))
     if len(eval_losses) < 2:

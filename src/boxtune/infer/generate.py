@@ -45,8 +45,10 @@ def answer_images(
     `images` open an upright RGB image when called, `sizes` are their (width, height); images of like length are
     answered together. An image that cannot be opened raises: nobody's answer is ever made up.
     """
-    lengths = [encoder.family.num_image_tokens(encoder.family.seen_wh(s, encoder.min_pixels, encoder.max_pixels))
-               for s in sizes]
+    lengths = [
+        encoder.family.num_image_tokens(encoder.family.seen_wh(s, encoder.min_pixels, encoder.max_pixels))
+        for s in sizes
+    ]
     order = sorted(range(len(images)), key=lambda i: (lengths[i], i))
     answers: dict[int, Answer] = {}
     with _evaluating(loaded.model):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from boxtune.measure.average_precision import average_precision
 from boxtune.measure.cache import cache_key, cached_predictions
-from boxtune.measure.cache import cache_key, cached_predictions
 from boxtune.measure.scores import (
     Prediction,
     coco_results,
@@ -17,8 +16,6 @@ from boxtune.measure.scores import (
 __all__ = [
     "Prediction",
     "average_precision",
-    "cache_key",
-    "cached_predictions",
     "cache_key",
     "cached_predictions",
     "coco_results",

@@ -20,7 +20,7 @@ ROWS = (
 
 
 def score_table(scores: Mapping[str, Any]) -> str:
-    """Base beside tuned, a row for each number that a person asks for first; a dash where there is nothing to measure."""
+    """Base beside tuned, a row for each number that a person asks for first; a dash where nothing is to measure."""
     sides = [name for name in ("base", "tuned") if name in scores]
     head = f"{scores['num_images']} images of {scores['split']}, {scores['num_truth']} boxes"
     lines = [f"{head:<40}" + "".join(f"{name:>9}" for name in sides)]

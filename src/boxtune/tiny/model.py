@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from boxtune.artifacts import cache_folder
 from boxtune.families import Defaults
@@ -69,7 +71,7 @@ def write_model(folder: Path) -> None:
     _image_processor().save_pretrained(folder)
 
 
-def build_config(token_id):  # type: ignore[no-untyped-def]
+def build_config(token_id: Callable[[str], int]) -> Any:
     """transformers' Qwen2VLConfig of the embedded model; `token_id` maps a token's text to its id."""
     from transformers import Qwen2VLConfig
 
@@ -107,7 +109,7 @@ def build_config(token_id):  # type: ignore[no-untyped-def]
     )
 
 
-def build_tokenizer():  # type: ignore[no-untyped-def]
+def build_tokenizer() -> Any:
     """A byte-level BPE with Qwen's special tokens that takes every digit alone; any text goes in and comes back."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -133,7 +135,7 @@ def build_tokenizer():  # type: ignore[no-untyped-def]
     )
 
 
-def _image_processor():  # type: ignore[no-untyped-def]
+def _image_processor() -> Any:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     return Qwen2VLImageProcessorPil(min_pixels=DEFAULTS.min_pixels, max_pixels=DEFAULTS.max_pixels)

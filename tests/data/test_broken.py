@@ -1,0 +1,112 @@
+"""The 1 % rule: a few training images may be left out and are named, validation never changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from boxtune.data import Dataset, leave_out_broken
+from boxtune.data.coco import read_coco
+from boxtune.errors import DataError
+
+from .cases import find, names, picture, save, write_splits
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_splits(tmp_path_factory.mktemp("broken"), {"train": 200, "valid": 3})
+
+
+@pytest.fixture
+def dataset(source: Path) -> Dataset:
+    return read_coco(source)
+
+
+def with_image(dataset: Dataset, split: str, places: list[int], image: Path) -> Dataset:
+    """The data set with the files of some samples replaced."""
+    samples = [
+        replace(sample, image=image.with_name(f"{i}-{image.name}") if not image.exists() else image)
+        if i in places
+        else sample
+        for i, sample in enumerate(dataset.splits[split])
+    ]
+    return dataset.with_splits({**dataset.splits, split: samples})
+
+
+@pytest.mark.parametrize("open_all", [False, True])
+def test_sound_set_stays(dataset: Dataset, open_all: bool) -> None:
+    after = leave_out_broken(dataset, open_all=open_all)
+    assert {split: len(samples) for split, samples in after.splits.items()} == {"train": 200, "valid": 3}
+    finding = find(after, "image.left_out")
+    assert finding is not None and finding.level == "ok" and finding.seen.startswith("203 images")
+    assert find(after, "image.exif_turned") is None
+
+
+def test_one_percent_is_left_out_and_named(dataset: Dataset, tmp_path: Path) -> None:
+    after = leave_out_broken(with_image(dataset, "train", [3, 150], tmp_path / "gone.png"))
+    assert len(after.splits["train"]) == 198 and "3-gone.png" not in names(after, "train")
+    finding = find(after, "image.left_out")
+    assert finding is not None and finding.level == "warn" and finding.seen.startswith("2 of 200")
+    assert "3-gone.png" in finding.seen and "150-gone.png" in finding.seen
+
+
+def test_more_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    damaged = with_image(dataset, "train", [3, 4, 5], tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"3 of 200 images of the train split cannot be used \(up to 1%") as caught:
+        leave_out_broken(damaged)
+    assert all(f"{i}-gone.png does not exist" in caught.value.what for i in (3, 4, 5))
+    assert len(leave_out_broken(damaged, max_share=0.015).splits["train"]) == 197
+    with pytest.raises(DataError, match="cannot be used"):
+        leave_out_broken(damaged, max_share=0.0)
+
+
+def test_validation_never_changes(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"1 of 3 images of the valid split .*never changes silently"):
+        leave_out_broken(with_image(dataset, "valid", [1], tmp_path / "gone.png"), max_share=0.9)
+
+
+def test_truncated_image_is_found_when_opened(dataset: Dataset, tmp_path: Path) -> None:
+    whole = save(picture(7), tmp_path / "whole.png").read_bytes()
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(whole[: len(whole) // 2])
+    damaged = with_image(dataset, "train", [9], cut)
+    assert len(leave_out_broken(damaged).splits["train"]) == 200
+    after = leave_out_broken(damaged, open_all=True)
+    finding = find(after, "image.left_out")
+    assert len(after.splits["train"]) == 199 and finding is not None and "cut.png is broken" in finding.seen
+
+
+def test_wrong_sizes_are_named(dataset: Dataset, tmp_path: Path) -> None:
+    other = save(picture(7, (50, 40)), tmp_path / "other.png")
+    swapped = save(picture(7, (48, 64)), tmp_path / "swapped.png")
+    after = leave_out_broken(with_image(with_image(dataset, "train", [1], other), "train", [2], swapped))
+    finding = find(after, "image.left_out")
+    assert finding is not None
+    assert "other.png is 50 x 40 but declared as 64 x 48" in finding.seen
+    assert "swapped.png is 48 x 64 upright but declared as 64 x 48" in finding.seen
+    assert "lost its EXIF orientation" in finding.seen
+
+
+def turned(path: Path, orientation: int) -> Path:
+    exif = picture(0).getexif()
+    exif[0x0112] = orientation
+    return save(picture(7, (48, 64) if orientation >= 5 else (64, 48)), path, exif=exif)
+
+
+def test_boxes_drawn_before_the_turn(dataset: Dataset, tmp_path: Path) -> None:
+    """The file stores 64 x 48 and is turned to 48 x 64, but the annotation says 64 x 48."""
+    exif = picture(0).getexif()
+    exif[0x0112] = 6
+    stored = save(picture(7), tmp_path / "stored.png", exif=exif)
+    with pytest.raises(DataError, match="drawn on the picture before its EXIF turn") as caught:
+        leave_out_broken(with_image(dataset, "train", [1, 2, 3], stored))
+    assert "48 x 64" in caught.value.what and "64 x 48" in caught.value.what
+
+
+@pytest.mark.parametrize(("orientation", "level"), [(6, "ok"), (3, "cannot_tell")])
+def test_exif_turns_are_said(dataset: Dataset, tmp_path: Path, orientation: int, level: str) -> None:
+    path = turned(tmp_path / "turned.png", orientation)
+    finding = find(leave_out_broken(with_image(dataset, "train", [1], path)), "image.exif_turned")
+    assert finding is not None and finding.level == level and finding.seen.startswith("1 images")

@@ -1,0 +1,186 @@
+"""A validation split is set aside the same way every time, and never holds a copy of a training image."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from boxtune.boxes import Boxes
+from boxtune.data import Dataset, Sample, image_name, limit_split, require_validation, write_split
+from boxtune.data.coco import read_coco
+from boxtune.data.split import MIN_STEPS, brightness_steps, label_alike
+from boxtune.errors import ConfigError, DataError
+
+from .cases import find, names, picture, save, write_splits
+
+
+def dataset_of(paths: list[Path], root: Path) -> Dataset:
+    nothing = np.zeros(0, dtype=bool)
+    samples = [
+        Sample(image=path, image_id=i, size_wh=(64, 48), boxes=Boxes.none(), crowd=nothing, ignore=nothing)
+        for i, path in enumerate(paths)
+    ]
+    return Dataset(path=root, format="coco", why="made here", classes=(), splits={"train": samples})
+
+
+@pytest.fixture(scope="module")
+def forty(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return read_coco(write_splits(tmp_path_factory.mktemp("forty"), {"train": 40}))
+
+
+def test_tenth_is_set_aside(forty: Dataset) -> None:
+    after = require_validation(forty, seed=0)
+    assert list(after.splits) == ["train", "valid"]
+    assert len(after.splits["valid"]) == 4 and len(after.splits["train"]) == 36
+    assert sorted(names(after, "train") + names(after, "valid")) == sorted(names(forty, "train"))
+    finding = find(after, "data.split")
+    assert finding is not None and finding.level == "ok"
+    assert "4 of 40" in finding.seen and "seed 0" in finding.seen and "near-duplicates" not in finding.seen
+    assert len(require_validation(forty, seed=0, share=0.5).splits["valid"]) == 20
+
+
+def test_same_draw_in_any_order_and_place(forty: Dataset, tmp_path: Path) -> None:
+    first = set(names(require_validation(forty, seed=3), "valid"))
+    shuffled = list(forty.splits["train"])
+    random.Random(1).shuffle(shuffled)
+    assert set(names(require_validation(forty.with_splits({"train": shuffled}), seed=3), "valid")) == first
+    moved = read_coco(write_splits(tmp_path / "elsewhere", {"train": 40}))
+    assert set(names(require_validation(moved, seed=3), "valid")) == first
+    assert set(names(require_validation(forty, seed=4), "valid")) != first
+
+
+def test_own_validation_stays(tmp_path: Path) -> None:
+    dataset = read_coco(write_splits(tmp_path, {"train": 2, "valid": 1}))
+    assert require_validation(dataset, seed=0) is dataset
+
+
+def test_test_split_is_kept(tmp_path: Path) -> None:
+    after = require_validation(read_coco(write_splits(tmp_path, {"train": 4, "test": 2})), seed=0)
+    assert {split: len(samples) for split, samples in after.splits.items()} == {"train": 3, "valid": 1, "test": 2}
+
+
+@pytest.mark.parametrize("counts", [{"valid": 2}, {"test": 2}, {"train": 1}])
+def test_nothing_to_split(tmp_path: Path, counts: dict[str, int]) -> None:
+    dataset = read_coco(write_splits(tmp_path, counts))
+    with pytest.raises(DataError, match=r"no training images; splits: |a single training image"):
+        require_validation(dataset, seed=0)
+
+
+def test_two_images_give_one_each(tmp_path: Path) -> None:
+    after = require_validation(read_coco(write_splits(tmp_path, {"train": 2})), seed=0)
+    assert [len(samples) for samples in after.splits.values()] == [1, 1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_copies_stay_together(tmp_path: Path, seed: int) -> None:
+    """Twenty scenes, each also as a JPEG, at half the size, and byte by byte."""
+    paths = []
+    for scene in range(20):
+        image = picture(scene)
+        paths.append(save(image, tmp_path / f"{scene}_a.png"))
+        paths.append(save(image, tmp_path / f"{scene}_b.jpg", quality=60))
+        paths.append(save(image.resize((32, 24), Image.Resampling.BOX), tmp_path / f"{scene}_c.png"))
+        paths.append(save(image, tmp_path / f"{scene}_d.png"))
+    after = require_validation(dataset_of(paths, tmp_path), seed=seed)
+    scenes = {split: {name.split("_")[0] for name in names(after, split)} for split in after.splits}
+    assert not scenes["train"] & scenes["valid"] and len(scenes["valid"]) == 2
+    assert len(after.splits["valid"]) == 8
+    finding = find(after, "data.split")
+    assert finding is not None and "80 near-duplicates in 20 groups kept together" in finding.seen
+
+
+def test_everything_alike_is_parted_with_a_warning(tmp_path: Path) -> None:
+    frames = []
+    for i in range(20):
+        image = picture(1)
+        image.putpixel((i, 0), (0, 0, 0))
+        frames.append(save(image, tmp_path / f"{i}.png"))
+    after = require_validation(dataset_of(frames, tmp_path), seed=0)
+    finding = find(after, "data.split")
+    assert len(after.splits["valid"]) == 2
+    assert finding is not None and finding.level == "warn" and "look alike" in finding.seen and finding.fix
+
+
+def test_same_bytes_cannot_be_parted(tmp_path: Path) -> None:
+    copies = [save(picture(1), tmp_path / f"{i}.png") for i in range(5)]
+    with pytest.raises(DataError, match="all have the same bytes"):
+        require_validation(dataset_of(copies, tmp_path), seed=0)
+    two = [*copies, *(save(picture(2), tmp_path / f"b{i}.png") for i in range(2))]
+    after = require_validation(dataset_of(two, tmp_path), seed=0)
+    assert sorted(names(after, "valid")) == ["b0.png", "b1.png"]
+
+
+def test_images_that_do_not_open_stay_in_train(tmp_path: Path) -> None:
+    paths = [save(picture(i), tmp_path / f"{i}.png") for i in range(3)]
+    for i in range(7):
+        (tmp_path / f"broken{i}.png").write_bytes(b"no image %d" % i)
+        paths.append(tmp_path / f"broken{i}.png")
+    paths.append(tmp_path / "gone.png")
+    for seed in range(5):
+        after = require_validation(dataset_of(paths, tmp_path), seed=seed)
+        assert len(after.splits["valid"]) == 1 and names(after, "valid")[0] in ("0.png", "1.png", "2.png")
+        finding = find(after, "data.split")
+        assert finding is not None and "8 that do not open stay in train" in finding.seen
+    with pytest.raises(DataError, match="hardly any can be opened"):
+        require_validation(dataset_of(paths[3:], tmp_path), seed=0)
+
+
+def test_drawings_on_white_do_not_look_alike(tmp_path: Path) -> None:
+    """Most of such pictures is blank, which must not make them one group; blank ones are told apart by bytes."""
+    generator = np.random.default_rng(0)
+    paths = []
+    for i in range(60):
+        image = Image.new("RGB", (128, 96), "white")
+        for _ in range(3):
+            x, y = (int(v) for v in generator.integers(0, 80, 2))
+            corners = (x, y % 60, x + int(generator.integers(12, 40)), y % 60 + 25)
+            ImageDraw.Draw(image).rectangle(corners, fill=tuple(int(v) for v in generator.integers(0, 200, 3)))
+        paths.append(save(image, tmp_path / f"{i}.png"))
+    paths += [save(Image.new("RGB", (128, 96), (250, 250, i)), tmp_path / f"blank{i}.png") for i in range(5)]
+    labels = label_alike(np.array([brightness_steps(path) for path in paths]))
+    assert len(set(labels.tolist())) >= 62
+
+
+def test_chains_are_one_group_across_tiles() -> None:
+    """3,000 rows, more than one tile holds: frames of five scenes in turn, and each step alone too few to tell."""
+    generator = np.random.default_rng(0)
+    scenes = generator.random((5, 512)) < 0.4
+    rows = scenes[np.arange(3000) % 5] ^ (generator.random((3000, 512)) < 0.02)
+    labels = label_alike(rows)
+    assert len(set(labels.tolist())) == 5
+    assert all(len(set(labels[start::5].tolist())) == 1 for start in range(5))
+    chain = np.zeros((20, 512), dtype=bool)
+    for i in range(20):
+        chain[i, 10 * i : 10 * i + 100] = True
+    assert len(set(label_alike(chain).tolist())) == 1
+    assert len(set(label_alike(chain[[0, 19]]).tolist())) == 2
+    blank = np.zeros((3, 512), dtype=bool)
+    blank[:, : MIN_STEPS - 1] = True
+    assert len(set(label_alike(blank).tolist())) == 3
+
+
+def test_limit_split(forty: Dataset) -> None:
+    samples = forty.splits["train"]
+    assert limit_split(samples, None) is samples
+    assert list(limit_split(samples, 3)) == list(samples[:3]) and len(limit_split(samples, 999)) == 40
+    with pytest.raises(ConfigError, match="limit of 0"):
+        limit_split(samples, 0)
+
+
+def test_write_split(tmp_path: Path) -> None:
+    dataset = read_coco(write_splits(tmp_path / "photos", {"train": 2, "valid": 1}))
+    write_split(dataset, tmp_path / "split.json")
+    written = json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))
+    assert written == {"train": ["train/0.png", "train/1.png"], "valid": ["valid/0.png"]}
+
+
+def test_image_name_outside_the_folder(forty: Dataset, tmp_path: Path) -> None:
+    sample = replace(forty.splits["train"][0], image=tmp_path / "x" / "ä.png")
+    assert image_name(forty, sample) == "ä.png"
+    assert image_name(forty, forty.splits["train"][0]) == "train/0.png"

@@ -1,0 +1,86 @@
+"""Batched answers are the single ones: left padding changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from squares import CLASSES
+
+from boxtune.data import open_image, read_dataset
+from boxtune.finetune import Encoder, build_encoder
+from boxtune.finetune.encode import Example, collate_for_prediction
+from boxtune.infer import answer_images
+
+TOLERANCE = {"nf4": 1e-4, "bf16": 0.03}
+"""Largest difference of a first-token logit, batched against alone; the logits' own spread is about 1."""
+
+
+@pytest.fixture(scope="module")
+def images(squares: Path) -> list[Any]:
+    """Five images of five shapes, so that a batch of them needs padding."""
+    paths = [sample.image for sample in read_dataset(squares).splits["train"]][:5]
+    shapes = [(112, 112), (60, 112), (112, 60), (40, 150), (84, 84)]
+    return [open_image(path).resize(shape) for path, shape in zip(paths, shapes, strict=True)]
+
+
+def answers(loaded: Any, images: list[Any], at_once: int) -> list[Any]:
+    return answer_images(
+        loaded,
+        build_encoder(loaded, CLASSES),
+        [lambda image=image: image for image in images],  # type: ignore[misc]
+        sizes=[image.size for image in images],
+        max_new_tokens=24,
+        at_once=at_once,
+    )
+
+
+def first_logits(loaded: Any, encoder: Encoder, examples: list[Example]) -> torch.Tensor:
+    batch = collate_for_prediction(examples, pad_id=encoder.pad_id, image_token_id=encoder.image_token_id)
+    loaded.model.eval()
+    with torch.no_grad(), loaded.placement.autocast():
+        return loaded.model(**batch).logits[:, -1].float()
+
+
+def test_batched_text_equals_single_text_in_fp32(load_tiny: Any, images: list[Any]) -> None:
+    loaded = load_tiny("none", "fp32")
+    together, alone = answers(loaded, images, 5), answers(loaded, images, 1)
+    assert [a.text for a in together] == [a.text for a in alone]
+    # Different images, different answers: equality above is not that of one constant text.
+    assert len({a.text for a in alone}) > 1
+    assert all(a.truncated for a in alone)
+
+
+@pytest.mark.parametrize(("quantization", "precision"), [("nf4", "fp32"), ("nf4", "bf16"), ("none", "bf16")])
+def test_first_logits_agree_within_tolerance(
+    load_tiny: Any, images: list[Any], quantization: str, precision: str
+) -> None:
+    loaded = load_tiny(quantization, precision)
+    encoder = build_encoder(loaded, CLASSES)
+    examples = [encoder.encode_image(image) for image in images]
+    together = first_logits(loaded, encoder, examples)
+    alone = torch.cat([first_logits(loaded, encoder, [example]) for example in examples])
+    assert (together - alone).abs().max() <= TOLERANCE["bf16" if precision == "bf16" else "nf4"]
+    assert alone.std() > 0.1
+
+
+def test_wrong_padding_would_be_seen(load_tiny: Any, images: list[Any]) -> None:
+    """The tolerance is narrow enough: the same batch without its mask is far outside."""
+    loaded = load_tiny("nf4", "fp32")
+    encoder = build_encoder(loaded, CLASSES)
+    examples = [encoder.encode_image(image) for image in images]
+    batch = collate_for_prediction(examples, pad_id=encoder.pad_id, image_token_id=encoder.image_token_id)
+    right = first_logits(loaded, encoder, examples)
+    with torch.no_grad():
+        wrong = loaded.model(**{**batch, "attention_mask": torch.ones_like(batch["attention_mask"])}).logits[:, -1]
+    assert (right - wrong).abs().max() > 10 * TOLERANCE["nf4"]
+
+
+def test_generation_leaves_the_model_as_it_was(load_tiny: Any, images: list[Any]) -> None:
+    loaded = load_tiny()
+    for training in (True, False):
+        loaded.model.train(training)
+        answers(loaded, images[:1], 1)
+        assert loaded.model.training is training

@@ -1,0 +1,100 @@
+"""What a user types and sees: exit codes, and one readable error for each kind of bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from squares import write_squares
+
+from boxtune.cli import VERBS, main
+
+
+@pytest.fixture()
+def data(tmp_path: Path) -> Path:
+    return write_squares(tmp_path / "squares", train=6, valid=2)
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"], ["help"]):
+        assert main(words) == 0
+        shown = capsys.readouterr().out
+        assert all(f"boxtune {verb}" in shown for verb in VERBS)
+    assert main(["train", "--help"]) == 0
+    assert "train.epochs" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+
+
+def test_inspect_prints_text_and_json(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(data)]) == 0
+    assert "2 classes" in capsys.readouterr().out
+    assert main(["inspect", str(data), "--json", "open=true"]) == 0
+    assert json.loads(capsys.readouterr().out)["format"] == "coco"
+
+
+def broken_json(data: Path) -> list[str]:
+    (data / "train" / "_annotations.coco.json").write_text('{"images": [')
+    return ["_annotations.coco.json", "JSON"]
+
+
+def unknown_category(data: Path) -> list[str]:
+    path = data / "train" / "_annotations.coco.json"
+    document = json.loads(path.read_text())
+    document["annotations"][0]["category_id"] = 77
+    path.write_text(json.dumps(document))
+    return ["77", "_annotations.coco.json"]
+
+
+def text_for_an_image(data: Path) -> list[str]:
+    (data / "train" / "002.png").write_text("this is a text file")
+    return ["002.png"]
+
+
+@pytest.mark.parametrize("spoil", [broken_json, unknown_category, text_for_an_image])
+def test_bad_data_is_one_readable_error(data: Path, capsys: pytest.CaptureFixture[str], spoil) -> None:  # type: ignore[no-untyped-def]
+    words = spoil(data)
+    for verb in (["inspect", str(data)], ["train", "model=tiny", f"data={data}", f"runs={data.parent / 'runs'}"]):
+        assert main(verb) == 2
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err and "do:" in shown.err
+        for word in words:
+            assert word in shown.err
+    assert not (data.parent / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "model=tiny", "data=DATA", "epocs=1"], ["epocs", "train.epochs"]),
+        (["train", "model=tiny", "data=DATA", "epochs=many"], ["train.epochs", "many"]),
+        (["train", "model=tiny", "data=/no/such/folder"], ["/no/such/folder"]),
+        (["train", "model=/no/such/model", "data=DATA"], ["/no/such/model", "model=tiny"]),
+        (["train", "data=DATA"], ["model"]),
+        (["train", "missing.yaml"], ["missing.yaml"]),
+        (["inspect"], ["0 words"]),
+        (["inspect", "DATA", "colour=red"], ["colour", "format"]),
+        (["predict", "/no/run", "x.jpg"], ["boxtune.json", "/no/run"]),
+        (["tune"], ["'tune'", "train"]),
+    ],
+)
+def test_bad_words_are_one_readable_error(
+    data: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: list[str]
+) -> None:
+    assert main([word.replace("DATA", str(data)) for word in words]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("boxtune: ") and "Traceback" not in shown.err
+    assert "do:" in shown.err
+    for word in expected:
+        assert word in shown.err
+
+
+@pytest.mark.slow
+def test_exit_codes_reach_the_shell(data: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "boxtune", "inspect", str(data / "none")], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert subprocess.run([sys.executable, "-m", "boxtune", "inspect", str(data)], capture_output=True).returncode == 0
