@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ def load_adapter(base: Any, folder: Path) -> Any:
     from peft.utils import get_peft_model_state_dict
     from safetensors.torch import load_file
 
-    model = PeftModel.from_pretrained(base, folder, is_trainable=False)
+    with warnings.catch_warnings():
+        # peft 0.21 asks the model by a property that transformers 5.23 has renamed.
+        warnings.filterwarnings("ignore", r".*gradient_checkpointing\w*` is deprecated", FutureWarning)
+        model = PeftModel.from_pretrained(base, folder, is_trainable=False)
     saved = load_file(folder / "adapter_model.safetensors")
     loaded = get_peft_model_state_dict(model)
     wrong = sorted(saved.keys() ^ loaded.keys()) or [

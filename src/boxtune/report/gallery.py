@@ -9,6 +9,8 @@ from boxtune.data import Sample, open_image
 from boxtune.measure import Prediction, rank_images
 from boxtune.pictures import contact_sheet, draw_boxes
 
+CELL_PX = 360
+
 
 def write_gallery(
     folder: Path, samples: Sequence[Sample], predictions: Sequence[Prediction], *, num_each: int = 10
@@ -28,17 +30,20 @@ def write_gallery(
         drawn = []
         for place, (image_id, quality) in enumerate(rows, start=1):
             sample = by_id[image_id]
+            image = open_image(sample.image)
             picture = draw_boxes(
-                open_image(sample.image),
+                image,
                 sample.targets,
                 said[image_id].boxes,
                 caption=f"{sample.image.name}  quality {quality:.2f}",
             )
             picture.save(folder / f"{kind}_{place:02d}.jpg", quality=90)
-            drawn.append(picture)
+            drawn.append(
+                draw_boxes(image, sample.targets, said[image_id].boxes, caption=f"{quality:.2f}", max_side=CELL_PX)
+            )
         if drawn:
             sheets.append(folder / f"{kind}.jpg")
-            contact_sheet(drawn, columns=min(5, len(drawn)), cell_px=360, title=f"{kind} {len(drawn)}").save(
+            contact_sheet(drawn, columns=min(5, len(drawn)), cell_px=CELL_PX, title=f"{kind} {len(drawn)}").save(
                 sheets[-1], quality=90
             )
     return sheets

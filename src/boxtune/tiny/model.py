@@ -68,7 +68,7 @@ def write_model(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    _image_processor().save_pretrained(folder)
+    build_image_processor().save_pretrained(folder)
 
 
 def build_config(token_id: Callable[[str], int]) -> Any:
@@ -135,7 +135,8 @@ def build_tokenizer() -> Any:
     )
 
 
-def _image_processor() -> Any:
+def build_image_processor() -> Any:
+    """The PIL image processor with the embedded model's patches and budget."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     return Qwen2VLImageProcessorPil(min_pixels=DEFAULTS.min_pixels, max_pixels=DEFAULTS.max_pixels)
