@@ -123,7 +123,7 @@ def _model_defaults(source: ModelSource) -> tuple[dict[str, Any], str]:
         "image.min_pixels": defaults.min_pixels,
         "image.max_pixels": defaults.max_pixels,
     }
-    return values, f"family {source.family.name}: {defaults.source}"
+    return values, f"{'model' if source.ref == TINY else 'family'}: {defaults.source}"
 
 
 def load_model(
