@@ -82,7 +82,7 @@ def test_a_recipe_that_is_none(tmp_path: Path) -> None:
         read_settings(tmp_path / "none.yaml", {})
     for text in ("a: [1", "just words", "- 1\n- 2\n"):
         (tmp_path / "bad.yaml").write_text(text)
-        with pytest.raises(ConfigError, match="not YAML|holds no settings"):
+        with pytest.raises(ConfigError, match=r"not YAML|holds no settings"):
             read_settings(tmp_path / "bad.yaml", {})
 
 

@@ -163,7 +163,7 @@ def check_trainable(stage: Stage, wanted: Collection[str], num_wanted: int) -> l
             Finding(
                 check="ledger.count",
                 level="fail",
-                seen=f"{stage.trainable:,} parameters are trainable at stage {stage.name!r}, planned were {num_wanted:,}",
+                seen=f"{stage.trainable:,} parameters are trainable at stage {stage.name!r} instead of {num_wanted:,}",
                 where=_some(sorted(wanted)),
                 fix="the adapter is not of the shape its config says; compare the installed peft with the tested",
             )

@@ -43,9 +43,9 @@ def judge(eval_losses: Sequence[float], moved: float, peak_rate: float) -> Verdi
     """The verdict of a finished run.
 
     `eval_losses` are the validation losses in order, the first from before the first step; `moved` the share of
-    adapter elements that changed; `peak_rate` the highest learning rate of any step. *Not learning* is said on proof only: no weight moved, or the loss is the same to
-    six digits at every evaluation. A loss that moved without falling is *cannot tell*, and so is a
-    run that ended within its warm-up.
+    adapter elements that changed; `peak_rate` the highest learning rate of any step. *Not learning* is said on proof
+    only: no weight moved, or the loss is the same to six digits at every evaluation. A loss that moved without
+    falling is *cannot tell*, and so is a run that ended within its warm-up.
     """
     weights = f"{100 * moved:.1f} % of the adapter's elements moved"
     if peak_rate == 0:
