@@ -18,7 +18,8 @@ from boxtune.guard import judge, share_moved, snapshot
         ([3.0, 3.1, 3.2], 1.0, "cannot tell"),
         ([3.0], 1.0, "cannot tell"),
         ([], 1.0, "cannot tell"),
-        ([3.0, float("nan")], 1.0, "cannot tell"),
+        ([3.0, float("nan")], 1.0, "not learning"),
+        ([2.0, 1.9, float("nan"), float("inf")], 1.0, "not learning"),
     ],
 )
 def test_verdicts(losses: list[float], moved: float, word: str) -> None:

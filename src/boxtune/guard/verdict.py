@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -44,7 +45,8 @@ def judge(eval_losses: Sequence[float], moved: float, peak_rate: float) -> Verdi
 
     `eval_losses` are the validation losses in order, the first from before the first step; `moved` the share of
     adapter elements that changed; `peak_rate` the highest learning rate of any step. *Not learning* is said on proof
-    only: no weight moved, or the loss is the same to six digits at every evaluation. A loss that moved without
+    only: no weight moved, a loss that is not finite, or one that is the same to six digits
+    at every evaluation. A loss that moved without
     falling is *cannot tell*, and so is a run that ended within its warm-up.
     """
     weights = f"{100 * moved:.1f} % of the adapter's elements moved"
@@ -52,6 +54,10 @@ def judge(eval_losses: Sequence[float], moved: float, peak_rate: float) -> Verdi
         return Verdict(word="cannot tell", evidence=("the learning rate was 0 at every step so far (warm-up)", weights))
     if moved == 0:
         return Verdict(word="not learning", evidence=("not one element of the adapter moved",))
+    broken = [place for place, loss in enumerate(eval_losses) if not math.isfinite(loss)]
+    if broken:
+        seen = f"validation loss is {eval_losses[broken[0]]} at evaluation {broken[0]} and after {len(broken)} in all"
+        return Verdict(word="not learning", evidence=(seen, weights))
     if len(eval_losses) < 2:
         return Verdict(word="cannot tell", evidence=(weights, f"only {len(eval_losses)} evaluation"))
     first, last, best = eval_losses[0], eval_losses[-1], min(eval_losses[1:])

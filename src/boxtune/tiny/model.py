@@ -19,7 +19,7 @@ from boxtune.families.qwen2_vl import FACTOR, SPECIAL_TOKENS
 from boxtune.tiny.words import WORDS
 
 SEED = 0
-VOCABULARY = 512
+VOCABULARY = 768
 
 DEFAULTS = Defaults(
     source="the embedded model's own",
@@ -79,7 +79,7 @@ def build_config(token_id: Callable[[str], int]) -> Any:
         text_config={
             "hidden_size": 256,
             "intermediate_size": 704,
-            "num_hidden_layers": 6,
+            "num_hidden_layers": 5,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "vocab_size": VOCABULARY,
@@ -92,7 +92,7 @@ def build_config(token_id: Callable[[str], int]) -> Any:
             "eos_token_id": token_id("<|im_end|>"),
         },
         vision_config={
-            "depth": 6,
+            "depth": 8,
             "embed_dim": 192,
             "hidden_size": 256,
             "num_heads": 3,
@@ -117,9 +117,10 @@ def build_tokenizer() -> Any:
     special = ["<|endoftext|>", *SPECIAL_TOKENS, "<|video_pad|>"]
     bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner = Tokenizer(models.BPE())
-    # Digits one by one (\p{N}, as Qwen's own pattern has it), letters with the space before them, the rest apart.
+    # Digits one by one (\p{N}, as Qwen's own pattern has it). Unlike Qwen's, a word never takes the space before it, so
+    # that a name has the same tokens in the question and in the answer and can be copied.
     inner.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s+"), "isolated"), bytes_only]
+        [pre_tokenizers.Split(Regex(r"\p{N}|\p{L}+|[^\s\p{L}\p{N}]+|\s+"), "isolated"), bytes_only]
     )
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

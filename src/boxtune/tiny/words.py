@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from boxtune.families.qwen2_vl import NOTHING, QWEN2_VL
+from boxtune.tiny.scene_names import NAMES as SCENE_NAMES
 
 NAMES = (
     "object person face hand car truck bus bicycle motorcycle plate sign light dog cat bird horse cow sheep "
@@ -18,7 +19,7 @@ WORDS: tuple[str, ...] = (
     *([QWEN2_VL.prompt((), 0)] * 40),
     *([NOTHING] * 20),
     *("Detect the bounding box of each:" for _ in range(20)),
-    *(f" {name}," for name in NAMES for _ in range(2)),
-    *(name for name in NAMES for _ in range(3)),
-    *(["(),()"] * 40),
+    *(name for name in NAMES for _ in range(2)),
+    *(name for name in SCENE_NAMES for _ in range(4)),
+    *(["(1,2),(3,4)"] * 40),
 )

@@ -1,0 +1,198 @@
+"""Questions and answers about scenes as token rows, made with tensor operations for a whole batch at once.
+
+The rows are those that the family's grammar and the tokenizer would give (tests/tiny/test_lessons.py compares them);
+made one by one in Python they would keep a GPU waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from boxtune.families.qwen2_vl import (
+    BINS,
+    BOX_END,
+    BOX_START,
+    END_OF_TURN,
+    IMAGE,
+    NOTHING,
+    QWEN2_VL,
+    REF_END,
+    REF_START,
+)
+
+MAX_ASKED = 6
+"""Most names in one question."""
+NAME_TOKENS = 8
+"""Tokens kept for one name; longer ones are refused."""
+Mask = torch.Tensor
+Rows = tuple[torch.Tensor, Mask]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """A batch of questions and answers.
+
+    `before` (length,) are the ids in front of the image, the same for all; `after` (batch, length) those behind it,
+    padded on the right; `labels` the next token at each place of `after` where it is supervised, else -100.
+    """
+
+    before: torch.Tensor
+    after: torch.Tensor
+    labels: torch.Tensor
+
+
+class Teacher:
+    """Makes lessons about scenes whose labels index `names`."""
+
+    def __init__(self, tokenizer: Any, names: Sequence[str], device: torch.device) -> None:
+        self.device, self.num_names = device, len(names)
+        self.pad: int = tokenizer.pad_token_id
+
+        def ids(text: str) -> torch.Tensor:
+            return torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"], device=device)
+
+        def table(texts: Sequence[str], width: int) -> Rows:
+            rows = [ids(text) for text in texts]
+            if max(map(len, rows)) > width:
+                raise ValueError(f"{max(texts, key=len)!r} has more than {width} tokens")
+            out = torch.full((len(rows), width), self.pad, device=device)
+            mask = torch.zeros((len(rows), width), dtype=torch.bool, device=device)
+            for place, row in enumerate(rows):
+                out[place, : len(row)], mask[place, : len(row)] = row, True
+            return out, mask
+
+        prompt = QWEN2_VL.prompt(("\0",), 1)
+        self.before = ids(prompt[: prompt.index(IMAGE)])
+        self.head = ids(prompt[prompt.index(IMAGE) + len(IMAGE) : prompt.index("\0")])
+        self.tail = ids(prompt[prompt.index("\0") + 1 :])
+        self.comma, self.nothing, self.end = ids(", "), ids(NOTHING), ids(END_OF_TURN)
+        self.names, self.name_mask = table(names, NAME_TOKENS)
+        self.numbers, self.number_mask = table([str(number) for number in range(BINS + 1)], 4)
+        self.ref_start, self.ref_end = ids(REF_START), ids(REF_END + BOX_START + "(")
+        self.between, self.middle, self.box_end = ids(","), ids("),("), ids(")" + BOX_END)
+        self.ordinary = torch.tensor(
+            [i for i in range(len(tokenizer)) if i not in tokenizer.added_tokens_decoder], device=device
+        )
+
+    def choose(self, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Which names to ask for, (batch, MAX_ASKED) with -1 behind the last: for about half of the scenes all of its
+        names, for a third one of them, for a tenth only absent ones, else a part; absent ones mixed in.
+        """
+        batch = len(labels)
+        present = torch.zeros((batch, self.num_names + 1), dtype=torch.bool, device=self.device)
+        present.scatter_(1, torch.where(labels < 0, self.num_names, labels), True)
+        present = present[:, :-1]
+
+        def uniform(*shape: int) -> torch.Tensor:
+            return torch.rand(shape, generator=generator, device=self.device)
+
+        mode, part = uniform(batch, 1), uniform(batch, 1)
+        num_present = present.sum(1, keepdim=True)
+        wanted = torch.where(mode < 0.5, num_present, torch.ones_like(num_present))
+        wanted = torch.where(mode > 0.83, (part * (num_present + 1)).long(), wanted)
+        wanted = torch.where(mode > 0.92, 0, wanted).clamp(max=MAX_ASKED)
+        extra = torch.where(uniform(batch, 1) < 0.6, 0, (uniform(batch, 1) * 3).long() + 1)
+        extra = torch.where(wanted == 0, extra.clamp(min=1), extra).clamp(max=MAX_ASKED - wanted)
+        # A random key for every name; the smallest keys among the present, and among the absent, are taken.
+        key = uniform(batch, self.num_names)
+        rank_present = torch.where(present, key, 9.0).argsort(1).argsort(1)
+        rank_absent = torch.where(present, 9.0, key).argsort(1).argsort(1)
+        taken = (present & (rank_present < wanted)) | (~present & (rank_absent < extra))
+        order = torch.where(taken, uniform(batch, self.num_names), 9.0)
+        key, asked = order.sort(1)
+        return torch.where(key[:, :MAX_ASKED] < 9, asked[:, :MAX_ASKED], -1)
+
+    def teach(
+        self,
+        labels: torch.Tensor,
+        unit: torch.Tensor,
+        asked: torch.Tensor,
+        length: int,
+        *,
+        alias: Rows | None = None,
+    ) -> Lesson:
+        """The lesson for scenes with `labels` (batch, n), boxes `unit` (batch, n, 4) in 0..1 of the sides, and the
+        names `asked` (batch, MAX_ASKED).
+
+        `length` is that of the rows behind the image; a row that does not fit is not supervised at all. `alias`
+        (tokens, mask) of (batch, NAME_TOKENS) renames the first name of each row where the mask is not empty.
+        """
+        batch = len(labels)
+        bins = self._bins(unit)
+        names, name_mask = self.names[asked.clamp(min=0)], self.name_mask[asked.clamp(min=0)] & (asked >= 0)[..., None]
+        if alias is not None:
+            renamed = alias[1].any(1)
+            names[renamed, 0], name_mask[renamed, 0] = alias[0][renamed], alias[1][renamed]
+
+        def fixed(row: torch.Tensor, where: Mask | None = None) -> Rows:
+            mask = torch.ones((batch, len(row)), dtype=torch.bool, device=self.device)
+            return row.expand(batch, -1), mask if where is None else mask & where[:, None]
+
+        question = [fixed(self.head)]
+        for place in range(asked.shape[1]):
+            if place:
+                question.append(fixed(self.comma, asked[:, place] >= 0))
+            question.append((names[:, place], name_mask[:, place]))
+        question.append(fixed(self.tail))
+
+        rank = torch.where(labels[..., None] == asked[:, None], torch.arange(asked.shape[1], device=self.device), 99)
+        rank = torch.where(labels >= 0, rank.min(-1).values, 99)
+        key = ((rank * (BINS + 1) + bins[..., 1]) * (BINS + 1) + bins[..., 0]) * (BINS + 1) ** 2
+        key = key + bins[..., 2] * (BINS + 1) + bins[..., 3]
+        order = key.argsort(1)
+        rank, bins = rank.gather(1, order), bins.gather(1, order[..., None].expand(-1, -1, 4))
+        said = rank < 99
+
+        answer = [fixed(self.nothing, ~said.any(1))]
+        for place in range(labels.shape[1]):
+            is_there = said[:, place]
+            which = rank[:, place].clamp(max=asked.shape[1] - 1)[:, None, None].expand(-1, -1, NAME_TOKENS)
+            digits = [
+                (self.numbers[bins[:, place, i]], self.number_mask[bins[:, place, i]] & is_there[:, None])
+                for i in range(4)
+            ]
+            answer += [
+                fixed(self.ref_start, is_there),
+                (names.gather(1, which)[:, 0], name_mask.gather(1, which)[:, 0] & is_there[:, None]),
+                fixed(self.ref_end, is_there),
+                digits[0],
+                fixed(self.between, is_there),
+                digits[1],
+                fixed(self.middle, is_there),
+                digits[2],
+                fixed(self.between, is_there),
+                digits[3],
+                fixed(self.box_end, is_there),
+            ]
+        answer.append(fixed(self.end))
+        return self._compact(question, answer, length)
+
+    def _bins(self, unit: torch.Tensor) -> torch.Tensor:
+        """Rounded and clamped thousandths as the family writes them, a collapsed side one bin wide."""
+        bins = (unit.double() * BINS).round().long().clamp(0, BINS)
+        low, high = bins[..., :2], bins[..., 2:]
+        low = low - ((low == high) & (high == BINS)).long()
+        return torch.cat([low, torch.maximum(high, low + (low == high).long())], dim=-1)
+
+    def _compact(self, question: list[Rows], answer: list[Rows], length: int) -> Lesson:
+        tokens = torch.cat([row for row, _ in question + answer], dim=1)
+        mask = torch.cat([there for _, there in question + answer], dim=1)
+        num_question = sum(row.shape[1] for row, _ in question)
+        is_answer = torch.arange(tokens.shape[1], device=self.device) >= num_question
+        place = torch.where(mask, mask.cumsum(1) - 1, length).clamp(max=length)
+        ids = torch.full((len(tokens), length + 1), self.pad, device=self.device).scatter_(1, place, tokens)[:, :length]
+        spoken = torch.zeros_like(ids, dtype=torch.bool)
+        spoken = torch.cat([spoken, spoken[:, :1]], 1).scatter_(1, place, mask & is_answer)[:, :length]
+        # The token at place i + 1 is what place i is taught; a row that was cut is not taught at all.
+        labels = torch.where(spoken, ids, -100)[:, 1:]
+        fits = mask.sum(1, keepdim=True) <= length
+        labels = torch.where(fits, labels, -100)
+        return Lesson(
+            before=self.before,
+            after=ids,
+            labels=torch.cat([labels, torch.full_like(labels[:, :1], -100)], dim=1),
+        )

@@ -1,0 +1,98 @@
+"""The token rows made in batches are those that family and tokenizer give one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from boxtune.boxes import Boxes
+from boxtune.families import FAMILIES, Frame
+from boxtune.tiny.lessons import MAX_ASKED, NAME_TOKENS, Teacher
+from boxtune.tiny.model import build_tokenizer
+from boxtune.tiny.scene_names import NAMES
+
+FAMILY = FAMILIES["qwen2_vl"]
+SIDE = 336
+
+
+@pytest.fixture(scope="module")
+def tokenizer():  # type: ignore[no-untyped-def]
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def teacher(tokenizer) -> Teacher:  # type: ignore[no-untyped-def]
+    return Teacher(tokenizer, NAMES, torch.device("cpu"))
+
+
+def scenes(batch: int, num: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, len(NAMES), (batch, num))
+    labels[:, num // 2 :] = labels[:, : num - num // 2]
+    labels[rng.random((batch, num)) < 0.3] = -1
+    corners = np.sort(rng.random((batch, num, 2, 2)), axis=2).reshape(batch, num, 4)
+    corners[0, 0] = (0, 0.5, 1, 0.5001)
+    return torch.tensor(labels), torch.tensor(corners)
+
+
+def test_rows_equal_the_familys_text(teacher: Teacher, tokenizer) -> None:  # type: ignore[no-untyped-def]
+    labels, unit = scenes(24, 6)
+    asked = teacher.choose(labels, torch.Generator().manual_seed(1))
+    lesson = teacher.teach(labels, unit, asked, 320)
+    frame = Frame(original_wh=(SIDE, SIDE), seen_wh=(SIDE, SIDE))
+    answered_nothing = 0
+    for row in range(24):
+        classes = [NAMES[i] for i in asked[row].tolist() if i >= 0]
+        kept = [i for i, label in enumerate(labels[row].tolist()) if label >= 0 and NAMES[label] in classes]
+        boxes = Boxes(
+            xyxy_px=unit[row][kept].numpy() * SIDE, labels=tuple(NAMES[int(labels[row][i])] for i in kept)
+        )
+        answer = FAMILY.encode(boxes, frame, classes) + "<|im_end|>"
+        answered_nothing += not kept
+        supervised = lesson.labels[row] != -100
+        assert tokenizer.decode(lesson.labels[row][supervised]) == answer
+        prompt = FAMILY.prompt(classes, 1)
+        ids = tokenizer(prompt)["input_ids"]
+        split = ids.index(tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+        assert lesson.before.tolist() == ids[:split]
+        wanted = ids[split + 1 :] + tokenizer(answer)["input_ids"]
+        assert lesson.after[row][: len(wanted)].tolist() == wanted
+        assert (lesson.after[row][len(wanted) :] == teacher.pad).all()
+        # Each label is the next token.
+        places = torch.nonzero(supervised).flatten()
+        assert torch.equal(lesson.labels[row][places], lesson.after[row][places + 1])
+    assert 0 < answered_nothing < 24
+
+
+def test_a_row_that_does_not_fit_is_not_taught(teacher: Teacher) -> None:
+    labels, unit = scenes(4, 6)
+    asked = teacher.choose(labels, torch.Generator().manual_seed(1))
+    assert (teacher.teach(labels, unit, asked, 20).labels == -100).all()
+
+
+def test_choice_of_names(teacher: Teacher) -> None:
+    labels, _ = scenes(400, 6)
+    asked = teacher.choose(labels, torch.Generator().manual_seed(3))
+    assert asked.shape == (400, MAX_ASKED)
+    everything = nothing = 0
+    for row in range(400):
+        names = [i for i in asked[row].tolist() if i >= 0]
+        present = {i for i in labels[row].tolist() if i >= 0}
+        assert names and len(names) == len(set(names))
+        everything += present <= set(names)
+        nothing += not present & set(names)
+    assert 0.4 < everything / 400 < 0.8
+    assert 0.05 < nothing / 400 < 0.25
+
+
+def test_an_alias_takes_the_place_of_the_first_name(teacher: Teacher, tokenizer) -> None:  # type: ignore[no-untyped-def]
+    labels, unit = torch.tensor([[3, 3, -1]]), torch.rand(1, 3, 4).sort().values
+    asked = torch.full((1, MAX_ASKED), -1)
+    asked[0, 0] = 3
+    tokens = torch.tensor([tokenizer("zq7")["input_ids"] + [0] * NAME_TOKENS])[:, :NAME_TOKENS]
+    mask = torch.arange(NAME_TOKENS)[None] < len(tokenizer("zq7")["input_ids"])
+    lesson = teacher.teach(labels, unit, asked, 200, alias=(tokens, mask))
+    text = tokenizer.decode(lesson.after[0])
+    assert "each: zq7." in text
+    assert text.count("<|object_ref_start|>zq7<|object_ref_end|>") == 2
