@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from squares import write_squares
@@ -78,6 +79,17 @@ def test_bad_data_is_one_readable_error(data: Path, capsys: pytest.CaptureFixtur
         (["inspect", "DATA", "colour=red"], ["colour", "format"]),
         (["predict", "/no/run", "x.jpg"], ["boxtune.json", "/no/run"]),
         (["tune"], ["'tune'", "train"]),
+        (["train", "DATA"], ["that is a folder", "did you mean data=DATA/?"]),
+        (["train", "model=tiny", "data=DATA", "epochs=true"], ["train.epochs cannot be 'true'"]),
+        (["train", "model=tiny", "data=2024_01"], ["2024_01"]),
+        (["inspect", "DATA", "images=5"], ["image folder 5"]),
+        (["inspect", "DATA", "open=perhaps"], ["open cannot be 'perhaps'", "true or false"]),
+        (["inspect", "DATA", "format="], ["format cannot be ''"]),
+        (["predict", "RUN", "DATA", "threshold=high"], ["threshold cannot be 'high'", "from 0 to 1"]),
+        (["predict", "RUN", "DATA", "threshold=nan"], ["threshold cannot be 'nan'", "from 0 to 1"]),
+        (["predict", "RUN", "DATA", "threshold=1.5"], ["threshold cannot be '1.5'", "from 0 to 1"]),
+        (["predict", "RUN", "DATA", "format=coco"], ["no option 'format'", "out, threshold"]),
+        (["demo", "out="], ["out cannot be ''"]),
     ],
 )
 def test_bad_words_are_one_readable_error(
@@ -88,7 +100,22 @@ def test_bad_words_are_one_readable_error(
     assert shown.err.startswith("boxtune: ") and "Traceback" not in shown.err
     assert "do:" in shown.err
     for word in expected:
-        assert word in shown.err
+        assert word.replace("DATA", str(data)) in shown.err
+
+
+def test_words_reach_the_stages_as_they_were_written(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    for verb in ("train", "predict", "demo"):
+        monkeypatch.setattr(f"boxtune.run.{verb}", lambda *words, **options: told.append((words, options)))
+    assert main(["train", "model=tiny", "data=2024_01", "name=1.10", "runs=007", "--resume", "epochs=2"]) == 0
+    assert main(["predict", "2024", "12:30", "out=2024", "threshold=0.5"]) == 0
+    assert main(["demo", "out=5", "name=12:30"]) == 0
+    assert told == [
+        ((), {"model": "tiny", "data": "2024_01", "name": "1.10", "runs": "007", "resume": "true", "epochs": "2"}),
+        (("2024", "12:30"), {"out": "2024", "threshold": 0.5}),
+        ((), {"out": "5", "name": "12:30"}),
+    ]
+    assert main(["inspect", str(data), f"images={data}", "open=no", "--json"]) == 0
 
 
 @pytest.mark.slow

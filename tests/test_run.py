@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,10 @@ def losses(run: Path) -> list[tuple[str, int, float]]:
     return [(r["kind"], r["step"], r.get("loss", r.get("eval_loss"))) for r in rows if r["kind"] != "summary"]
 
 
+STRICT = {**QUICK, "micro_batch": 2, "dropout": 0.1}
+"""With accumulation and dropout, where a resumed run must also have the same random state."""
+
+
 def words(**settings: Any) -> list[str]:
     return [f"{key}={value}" for key, value in settings.items()]
 
@@ -44,8 +49,9 @@ def test_the_run_folder_is_complete(finished: boxtune.Run) -> None:
     folder = finished.folder.path
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "recipe.yaml", "environment.json", "ledger.json", "findings.json", "verdict.json", "metrics.jsonl",
-        "split.json", "adapter", "adapter_last", "best.json", "checkpoints", "predictions", "pictures", "scores.json",
+        "recipe.yaml", "environment.json", "bound.json", "ledger.json", "findings.json", "verdict.json",
+        "metrics.jsonl", "split.json", "adapter", "adapter_last", "best.json", "checkpoints", "predictions",
+        "pictures", "scores.json",
     }  # fmt: skip
     assert {path.name for path in finished.adapter.iterdir()} >= {
         "adapter_model.safetensors", "adapter_config.json", "boxtune.json", "tokenizer.json",
@@ -131,9 +137,9 @@ def test_another_seed_gives_another_run(finished: boxtune.Run, squares: Path, tm
     assert "base" not in other.scores and "paired" not in other.scores
 
 
-def start_and_kill(squares: Path, runs: Path, after_step: int, how: int) -> tuple[Path, int]:
+def start_and_kill(squares: Path, runs: Path, after_step: int, how: int, **settings: Any) -> tuple[Path, int]:
     """Start a run in a process of its own and end it once the step has been logged; its folder and exit code."""
-    asked = words(model="tiny", data=squares, runs=runs, **QUICK)
+    asked = words(model="tiny", data=squares, runs=runs, **settings)
     process = subprocess.Popen(
         [sys.executable, "-m", "boxtune", "train", *asked], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -149,33 +155,94 @@ def start_and_kill(squares: Path, runs: Path, after_step: int, how: int) -> tupl
     return metrics.parent, process.returncode
 
 
-def test_kill_and_resume_ends_as_the_uninterrupted_run(finished: boxtune.Run, squares: Path, tmp_path: Path) -> None:
-    folder, code = start_and_kill(squares, tmp_path, 7, signal.SIGKILL)
+def resume(squares: Path, runs: Path, **settings: Any) -> str:
+    """The same command with resume=true, in a process of its own; what it printed."""
+    asked = ["resume=true", *words(model="tiny", data=squares, runs=runs, **settings)]
+    done = subprocess.run([sys.executable, "-m", "boxtune", "train", *asked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_kill_and_resume_ends_as_the_uninterrupted_run(squares: Path, tmp_path: Path) -> None:
+    whole = boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path / "whole"), **STRICT).folder.path
+    folder, code = start_and_kill(squares, tmp_path, 7, signal.SIGKILL, **STRICT)
     assert code == -signal.SIGKILL
     checkpoints = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert "checkpoint-6" in checkpoints and not (folder / "scores.json").exists()
     # The newest checkpoint is also made to look half-written: the one before it is what counts.
     (folder / "checkpoints" / "checkpoint-6" / "optimizer.pt").unlink()
-    result = subprocess.run(
-        [sys.executable, "-m", "boxtune", "train", "resume=true",
-         *words(model="tiny", data=squares, runs=tmp_path, **QUICK)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "checkpoint-6 is not complete (no optimizer.pt)" in result.stdout
-    assert "going on from checkpoint-4" in result.stdout
-    assert losses(folder) == losses(finished.folder.path)
-    assert adapter_hash(folder) == adapter_hash(finished.folder.path)
-    assert adapter_hash(folder, "adapter") == adapter_hash(finished.folder.path, "adapter")
+    told = resume(squares, tmp_path, **STRICT)
+    assert "checkpoint-6 is not complete (no optimizer.pt)" in told and "going on from checkpoint-4" in told
+    assert losses(folder) == losses(whole)
+    assert adapter_hash(folder) == adapter_hash(whole)
+    assert adapter_hash(folder, "adapter") == adapter_hash(whole, "adapter")
     assert len({(kind, step) for kind, step, _ in losses(folder)}) == len(losses(folder))
+    # Resuming a finished run changes nothing.
+    scores = (folder / "scores.json").read_text()
+    resume(squares, tmp_path, **STRICT)
+    assert losses(folder) == losses(whole) and (folder / "scores.json").read_text() == scores
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(
+    finished: boxtune.Run, squares: Path, tmp_path: Path
+) -> None:
+    folder, _ = start_and_kill(squares, tmp_path, 1, signal.SIGKILL, **QUICK)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    assert "training begins at its first step" in resume(squares, tmp_path, **QUICK)
+    assert losses(folder) == losses(finished.folder.path)
+
+
+def test_resume_forgets_a_best_adapter_that_came_after_the_checkpoint(
+    finished: boxtune.Run, squares: Path, tmp_path: Path
+) -> None:
+    from boxtune.artifacts import RunFolder
+    from boxtune.finetune.resume import _clear
+
+    folder = RunFolder(path=Path(shutil.copytree(finished.folder.path, tmp_path / "copy")))
+    assert json.loads(folder.best.read_text())["step"] == 8
+    _clear(folder, folder.checkpoints / "checkpoint-6")
+    assert json.loads(folder.best.read_text())["step"] == 6
+    assert adapter_hash(folder.path, "adapter") != adapter_hash(finished.folder.path, "adapter")
+    assert not folder.scores.exists()
+
+
+def test_resume_on_other_data_is_refused(tmp_path: Path) -> None:
+    data = write_squares(tmp_path / "data")
+    settings = {"model": "tiny", "data": str(data), "runs": str(tmp_path), **QUICK, "base": False, "epochs": 1}
+    run = boxtune.train(**settings)
+    path = data / "train" / "_annotations.coco.json"
+    document = json.loads(path.read_text())
+    document["annotations"][0]["bbox"][0] += 1
+    path.write_text(json.dumps(document))
+    with pytest.raises(boxtune.UserError, match="the images or boxes of the split train are not the same"):
+        boxtune.train(**settings, resume=True)
+    run.folder.recipe.write_text("train:\n")
+    with pytest.raises(boxtune.UserError, match="recipe is missing or broken"):
+        boxtune.train(**settings, resume=True)
 
 
 def test_sigterm_ends_with_a_checkpoint_and_scores(squares: Path, tmp_path: Path) -> None:
-    folder, code = start_and_kill(squares, tmp_path, 2, signal.SIGTERM)
+    folder, code = start_and_kill(squares, tmp_path, 2, signal.SIGTERM, **QUICK)
     assert code == 0
     assert (folder / "scores.json").is_file()
     steps = [step for kind, step, _ in losses(folder) if kind == "train"]
     assert 2 <= steps[-1] < 8
     assert (folder / "checkpoints" / f"checkpoint-{steps[-1]}" / "complete.json").is_file()
+
+
+def test_sigterm_before_training_says_so(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from boxtune.finetune.callbacks import StopInTime
+
+    original = StopInTime.require_going_on
+
+    def at_once(self: StopInTime, what: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        original(self, what)
+
+    monkeypatch.setattr(StopInTime, "require_going_on", at_once)
+    monkeypatch.setenv("BOXTUNE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(boxtune.BoxtuneError, match="stopped by SIGTERM while the base model was being scored"):
+        boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path), **QUICK)
 
 
 def test_hours_end_with_scores_and_epochs_may_be_extended(squares: Path, tmp_path: Path) -> None:
@@ -215,6 +282,54 @@ def test_a_frozen_adapter_stops_the_run_before_the_first_step(
     assert not (tmp_path / "squares-tiny" / "metrics.jsonl").exists()
     ledger = json.loads((tmp_path / "squares-tiny" / "ledger.json").read_text())
     assert [row["trainable"] > 0 for row in ledger] == [True, True, False]
+
+
+def test_an_adapter_that_reloads_otherwise_is_no_success(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boxtune.finetune
+
+    digests = iter(("trained", "reloaded"))
+    monkeypatch.setattr(boxtune.finetune, "logits_digest", lambda *_: next(digests))
+    with pytest.raises(boxtune.NotLearningError, match="other logits than the trained model"):
+        boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path), **{**QUICK, "epochs": 1, "base": False})
+    assert (tmp_path / "squares-tiny" / "scores.json").is_file()
+
+
+def test_a_loss_that_is_not_finite_is_no_success(squares: Path, tmp_path: Path) -> None:
+    settings = {**QUICK, "base": False, "learning_rate": 1e30}
+    with pytest.raises(boxtune.NotLearningError, match="validation loss is nan"):
+        boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path), **settings)
+    for line in (tmp_path / "squares-tiny" / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_eval_images_bounds_the_evaluations_inside_the_run_only(squares: Path, tmp_path: Path) -> None:
+    settings = {**QUICK, "epochs": 1, "base": False, "eval.images": 2}
+    run = boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path), **settings)
+    assert run.scores["num_images"] == 6
+
+
+def test_a_test_split_is_scored_and_valid_still_chooses_the_best(squares: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(squares, tmp_path / "data"))
+    shutil.copytree(write_squares(tmp_path / "more", train=0, valid=3, seed=5) / "valid", data / "test")
+    settings = {**QUICK, "epochs": 1, "base": False, "split": "test"}
+    run = boxtune.train(model="tiny", data=str(data), runs=str(tmp_path / "runs"), **settings)
+    assert (run.scores["split"], run.scores["num_images"]) == ("test", 3)
+    assert set(json.loads(run.folder.split.read_text())) == {"train", "valid", "test"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_images_met_while_training(tmp_path: Path, workers: int) -> None:
+    """A file with a sound header whose pixels are cut: over 1 % ends the run, and goes on ending it when resumed."""
+    data = write_squares(tmp_path / "data")
+    path = data / "train" / "003.png"
+    path.write_bytes(path.read_bytes()[:-60])
+    settings = {**QUICK, "base": False, "runs": str(tmp_path), "workers": workers}
+    for resume_it in (False, True):
+        with pytest.raises(boxtune.UserError, match="1 of 16 training images cannot be opened") as raised:
+            boxtune.train(model="tiny", data=str(data), **settings, resume=resume_it)
+        assert "Traceback" not in str(raised.value) and "003.png" in str(raised.value)
 
 
 def test_predict_writes_boxes_and_pictures(finished: boxtune.Run, squares: Path, tmp_path: Path) -> None:

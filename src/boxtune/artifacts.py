@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boxtune.errors import DataError
+from boxtune.errors import ConfigError, DataError
 
 
 class _Inside:
@@ -40,6 +40,7 @@ class RunFolder:
     adapter_last = _Inside("adapter_last")
     checkpoints = _Inside("checkpoints")
     best = _Inside("best.json")
+    bound = _Inside("bound.json")
     pictures = _Inside("pictures")
     predictions = _Inside("predictions")
     scores = _Inside("scores.json")
@@ -55,12 +56,16 @@ RUN_CARD = "boxtune.json"
 
 
 def build_run_folder(parent: Path, name: str) -> RunFolder:
-    """A fresh folder `parent/name`, or `name-2`, `name-3` where it exists: runs never overwrite each other."""
+    """A fresh folder `parent/name`, or `name-2`, `name-3` where it exists: runs never overwrite each other.
+
+    Raises ConfigError where no folder can be made in `parent`.
+    """
     slug = slugify(name)
+    require_folder(parent, fix="give a folder that can be written as runs=")
     for number in range(1, 100_000):
         path = parent / (slug if number == 1 else f"{slug}-{number}")
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
         except FileExistsError:
             continue
         return RunFolder(path=path)
@@ -68,8 +73,10 @@ def build_run_folder(parent: Path, name: str) -> RunFolder:
 
 
 def find_runs(parent: Path, name: str) -> list[RunFolder]:
-    """The runs that share a name, numbered ones included, oldest first."""
+    """The runs of a name, numbered ones included, oldest first; a name with its number (`x-2`) means that one alone."""
     slug = slugify(name)
+    if re.search(r"-\d+$", slug) and (parent / slug).is_dir():
+        return [RunFolder(path=parent / slug)]
     if not parent.is_dir():
         return []
     numbered = re.compile(re.escape(slug) + r"(?:-(\d+))?$")
@@ -78,14 +85,34 @@ def find_runs(parent: Path, name: str) -> list[RunFolder]:
 
 
 def cache_folder() -> Path:
-    """Where boxtune keeps what it can make again: `BOXTUNE_CACHE`, else the user's cache folder."""
+    """Where boxtune keeps what it can make again: `BOXTUNE_CACHE`, else the user's cache folder; made if missing.
+
+    Raises ConfigError where it cannot be written.
+    """
     named = os.environ.get("BOXTUNE_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "boxtune"
+    folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "boxtune"
+    require_folder(folder, fix="set the environment variable BOXTUNE_CACHE to a folder that can be written")
+    return folder
+
+
+def require_folder(folder: Path, *, fix: str) -> None:
+    """Make a folder, with those above it, where it is not there; ConfigError if it cannot be made or written in."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = "there is a file in the way" if isinstance(error, FileExistsError) else error.strerror
+        raise ConfigError(f"the folder cannot be made: {what}", where=str(folder), fix=fix) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError("the folder cannot be written in", where=str(folder), fix=fix)
 
 
 def slugify(name: str) -> str:
-    """A name that is safe as a folder on every system; letters of any script stay."""
-    return re.sub(r"[^\w.\-]+", "-", name).strip("-.") or "run"
+    """A name that is safe as a folder on every system; letters of any script stay.
+
+    At most 100 characters and 200 bytes: file systems bound a name at 255 bytes, and siblings of it carry suffixes.
+    """
+    safe = re.sub(r"[^\w.\-]+", "-", name).strip("-.")[:100]
+    return safe.encode()[:200].decode(errors="ignore").strip("-.") or "run"
 
 
 def write_json(path: Path, value: Any) -> None:

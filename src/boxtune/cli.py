@@ -23,7 +23,8 @@ def demo(words: list[str], options: Options) -> None:
     from boxtune.run import demo as run_demo
 
     _require(words, 0)
-    run_demo(**options)
+    out = _only({key: options.pop(key) for key in ("out",) if key in options}, out=_text)
+    run_demo(**out, **options)
 
 
 def inspect(words: list[str], options: Options) -> None:
@@ -34,8 +35,9 @@ def inspect(words: list[str], options: Options) -> None:
     from boxtune.data import inspect_path
 
     _require(words, 1)
-    as_json = options.pop("json", False)
-    inspection = inspect_path(words[0], **_only(options, "format", "images", "open"))
+    asked = _only(options, format=_text, images=_text, open=_yes, json=_yes)
+    as_json = asked.pop("json", False)
+    inspection = inspect_path(words[0], **asked)
     if as_json:
         import json
 
@@ -64,7 +66,7 @@ def predict(words: list[str], options: Options) -> None:
     from boxtune.run import predict as run_predict
 
     _require(words, 2)
-    run_predict(words[0], words[1], **_only(options, "out", "threshold"))
+    run_predict(words[0], words[1], **_only(options, out=_text, threshold=_share))
 
 
 VERBS: dict[str, Callable[[list[str], Options], None]] = {
@@ -103,11 +105,40 @@ def _require(words: list[str], least: int, most: int | None = None) -> None:
         )
 
 
-def _only(options: Options, *known: str) -> Options:
-    for key in options:
+def _only(options: Options, **known: Callable[[str], Any]) -> Options:
+    """The options read by the reader of each; ConfigError for an unknown one, or text that its reader refuses."""
+    read = {}
+    for key, text in options.items():
         if key not in known:
             raise ConfigError(f"there is no option {key!r}", where="command line", fix=f"known: {', '.join(known)}")
-    return options
+        try:
+            read[key] = known[key](text)
+        except ValueError as error:
+            what = f"the option {key} cannot be {text!r}"
+            raise ConfigError(what, where="command line", fix=f"{key}= takes {error}") from error
+    return read
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError("a name or a path")
+    return text
+
+
+def _yes(text: str) -> bool:
+    if text.lower() not in ("true", "yes", "1", "false", "no", "0"):
+        raise ValueError("true or false")
+    return text.lower() in ("true", "yes", "1")
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 1:
+        raise ValueError("a number from 0 to 1")
+    return value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -127,11 +158,11 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if verb not in VERBS:
             raise ConfigError(f"there is no verb {verb!r}", where="command line", fix=f"one of: {', '.join(VERBS)}")
-        VERBS[verb](*parse_pairs(words, FLAGS))
+        VERBS[verb](*parse_pairs(words, FLAGS, as_text=True))
     except BoxtuneError as error:
         print(f"boxtune: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nboxtune: interrupted; a training run goes on with resume=true", file=sys.stderr)
+        print("\nboxtune: interrupted; the same command with resume=true goes on", file=sys.stderr)
         return 130
     return 0

@@ -1,37 +1,92 @@
 """The settings tree: YAML recipe and key=value in, one frozen tree with the source of every value out.
 
 Nothing outside this file holds a default for a setting; a default that depends on the model is None here and comes
-from the model's family (`with_model_defaults`), so that a 7B model and the embedded one never share a number.
+from the model's family (`Resolved.with_values`), so that a 7B model and the embedded one never share a number.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from boxtune.errors import ConfigError
+
+NOTHING = ("", "none", "null")
+"""Text that leaves a setting unset, where the setting is not text itself."""
 
 
 class Section(BaseModel):
     """A group of settings: frozen, and no key but the declared ones."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _read_value(cls, value: Any, info: Any) -> Any:
+        """The value as the setting's own type means it; pydantic then turns text into numbers and bools."""
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        if info.field_name in GROUPS:
+            return value
+        if isinstance(value, Mapping):
+            raise ValueError("one value belongs here, not a group of settings")
+        if isinstance(value, Path):
+            return str(value)
+        if isinstance(value, bool) and "on" in kinds:  # what YAML 1.1 makes of on and off
+            return "on" if value else "off"
+        if isinstance(value, bool) and kinds & {int, float}:
+            raise ValueError("a number belongs here, not true or false")
+        if isinstance(value, str) and tuple in kinds:
+            parts = (part.strip(" '\"") for part in value.strip("[] ").split(","))
+            return tuple(part for part in parts if part.lower() not in NOTHING)
+        unset = isinstance(value, str) and NoneType in kinds and value.lower() in (("",) if str in kinds else NOTHING)
+        return None if unset else value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types and literal values that an annotation allows."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType, Annotated):
+        return {kind for part in (parts[:1] if origin is Annotated else parts) for kind in _kinds(part)}
+    return set(parts) if origin is Literal else {origin or annotation}
+
+
+def _absolute(text: str) -> str:
+    # Links are kept: they are the names that the user knows.
+    return os.path.abspath(os.path.expanduser(text))
+
+
+# Made absolute as they are read, so that a written recipe gives the same run from any folder.
+FolderPath = Annotated[str, AfterValidator(_absolute)]
+DataPath = Annotated[str, AfterValidator(lambda text: _absolute(text) if Path(_absolute(text)).exists() else text)]
+ModelRef = Annotated[
+    str, AfterValidator(lambda text: _absolute(text) if text != "tiny" and Path(_absolute(text)).is_dir() else text)
+]
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Tracker = Literal[
+    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",
+    "swanlab", "tensorboard", "trackio", "wandb",
+]  # fmt: skip
+"""The trackers that transformers has a callback for; a test compares them."""
 
 
 class DataSettings(Section):
     """What to learn from."""
 
-    path: str = Field(description="folder or annotation file")
+    path: DataPath = Field(description="folder or annotation file")
     format: str = Field("auto", description="auto, or the name of a reader")
-    images: str | None = Field(None, description="folder of the images, where it cannot be found from the annotations")
-    limit: Annotated[int, Field(gt=0)] | None = Field(None, description="use the first n images of each split only")
+    images: FolderPath | None = Field(None, description="folder of the images, where the annotations do not lead to it")
+    limit: Count | None = Field(None, description="use the first n images of each split only")
     split: Literal["valid", "test"] = Field("valid", description="the split that is scored")
 
 
@@ -40,72 +95,66 @@ class AdapterSettings(Section):
 
     recipe: Literal["language", "vision", "joint"] | None = Field(None, description="the towers that get an adapter")
     target: Literal["all", "attention", "mlp"] = Field("all", description="which linear layers of a tower")
-    r: Annotated[int, Field(gt=0)] | None = Field(None, description="LoRA rank")
+    r: Count | None = Field(None, description="LoRA rank")
     alpha: Annotated[float, Field(ge=0)] | None = Field(None, description="LoRA alpha")
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="LoRA dropout")
+    dropout: Share | None = Field(None, description="LoRA dropout")
 
 
 class TrainSettings(Section):
     """How it is trained."""
 
-    epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="passes over the training split")
-    hours: Annotated[float, Field(gt=0)] | None = Field(None, description="stop with a checkpoint and scores after")
-    learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="peak learning rate")
+    epochs: Positive | None = Field(None, description="passes over the training split")
+    hours: Positive | None = Field(None, description="stop with a checkpoint and scores after")
+    learning_rate: Positive | None = Field(None, description="peak learning rate")
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="of the learning rate")
-    warmup_share: Annotated[float, Field(ge=0, lt=1)] = Field(0.03, description="share of the steps that warm up")
+    warmup_share: Share = Field(0.03, description="share of the steps that warm up")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW weight decay")
-    max_grad_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="gradients are clipped to this norm")
-    effective_batch: Annotated[int, Field(gt=0)] | None = Field(None, description="images per optimizer step")
-    micro_batch: Annotated[int, Field(gt=0)] | None = Field(None, description="images per forward pass")
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="of the compute; auto asks the device"
-    )
+    max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
+    effective_batch: Count | None = Field(None, description="images per optimizer step")
+    micro_batch: Count | None = Field(None, description="images per forward pass")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="of compute; auto asks the device")
     checkpointing: Literal["auto", "on", "off"] = Field("auto", description="gradient checkpointing; auto: on a GPU")
-    resume: bool = Field(False, description="go on from the last complete checkpoint of the newest run of this name")
-    logging_steps: Annotated[int, Field(gt=0)] = Field(1, description="optimizer steps between two metric rows")
-    keep_checkpoints: Annotated[int, Field(gt=0)] = Field(2, description="how many checkpoints stay on disk")
+    resume: bool = Field(False, description="go on from the last complete checkpoint of the run of this name")
+    logging_steps: Count = Field(1, description="optimizer steps between two metric rows")
+    keep_checkpoints: Annotated[int, Field(ge=2)] = Field(2, description="one must stand until the next is sealed")
     workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that prepare images")
 
 
 class ImageSettings(Section):
     """How large the model sees an image, as the area in pixels after the resize."""
 
-    min_pixels: Annotated[int, Field(gt=0)] | None = Field(None, description="smaller images are enlarged to this area")
-    max_pixels: Annotated[int, Field(gt=0)] | None = Field(None, description="larger images are shrunk to this area")
+    min_pixels: Count | None = Field(None, description="smaller images are enlarged to this area")
+    max_pixels: Count | None = Field(None, description="larger images are shrunk to this area")
 
 
 class EvalSettings(Section):
     """How often and on how much it is evaluated."""
 
-    per_epoch: Annotated[int, Field(gt=0)] = Field(2, description="evaluations and checkpoints in one epoch")
-    images: Annotated[int, Field(gt=0)] | None = Field(
-        None, description="bound on the images of evaluations in the run"
-    )
+    per_epoch: Count = Field(2, description="evaluations and checkpoints in one epoch")
+    images: Count | None = Field(None, description="bound on the images of evaluations in the run")
     base: bool = Field(True, description="score the untuned model too")
 
 
 class GenerateSettings(Section):
     """How answers are generated."""
 
-    at_once: Annotated[int, Field(gt=0)] = Field(16, description="images answered in one batch")
-    max_new_tokens: Annotated[int, Field(gt=0)] | None = Field(
-        None, description="bound on an answer; None: the longest training answer plus a quarter"
-    )
+    at_once: Count = Field(16, description="images answered in one batch")
+    max_new_tokens: Count | None = Field(None, description="bound on an answer; None: the longest one plus a quarter")
 
 
 class TrackSettings(Section):
     """Where metrics go besides metrics.jsonl."""
 
-    report_to: tuple[str, ...] = Field((), description="trackers of transformers, such as tensorboard, wandb, mlflow")
+    report_to: tuple[Tracker, ...] = Field((), description="one or a list of: tensorboard, wandb, mlflow and others")
 
 
 class Settings(Section):
     """Everything one run is asked to do."""
 
-    model: str
+    model: ModelRef
     name: str | None = Field(None, description="the run's name; None: made of data and model")
     runs: str = Field("runs", description="folder in which the run's own folder is made")
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     quantization: Literal["nf4", "int8", "none"] = Field("nf4", description="of the frozen base")
     data: DataSettings
     adapter: AdapterSettings = AdapterSettings()
@@ -158,13 +207,34 @@ GROUPS = {path.split(".")[0] for path in PATHS if "." in path}
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A settings tree and where each value comes from: default, recipe, override, family or derived."""
+    """A settings tree and where each value comes from: default, recipe, override, family or derived.
+
+    Raises ConfigError where two settings are at odds with each other.
+    """
 
     settings: Settings
     sources: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        image, train = self.settings.image, self.settings.train
+        least, most, micro, effective = image.min_pixels, image.max_pixels, train.micro_batch, train.effective_batch
+        if least and most and least > most:
+            what, keys = f"min_pixels={least} is more than max_pixels={most}", ("image.min_pixels", "image.max_pixels")
+            fix = "give both, the smaller area as min_pixels"
+        elif micro and effective and effective % micro:
+            what = f"effective_batch={effective} is no multiple of micro_batch={micro}"
+            keys = ("train.effective_batch", "train.micro_batch")
+            fix = "make it a multiple, or leave micro_batch away: gradients are accumulated over whole micro-batches"
+        else:
+            return
+        sources = "; ".join(f"{key}: {self.sources.get(key, 'default')}" for key in keys)
+        raise ConfigError(what, where=sources, fix=fix)
+
     def with_values(self, values: Mapping[str, Any], source: str) -> Resolved:
-        """The tree with the settings that are still None filled from `values` (path -> value)."""
+        """The tree with the settings that are still None filled from `values` (path -> value).
+
+        A micro-batch from `values` that the effective batch is no multiple of becomes its largest divisor below.
+        """
         tree = self.settings.model_dump()
         sources = dict(self.sources)
         for path, value in values.items():
@@ -172,6 +242,10 @@ class Resolved:
             if tree[group][leaf] is None:
                 tree[group][leaf] = value
                 sources[path] = source
+        micro, effective = tree["train"]["micro_batch"], tree["train"]["effective_batch"]
+        if micro and effective and effective % micro and self.settings.train.micro_batch is None:
+            tree["train"]["micro_batch"] = next(n for n in range(min(micro, effective), 0, -1) if not effective % n)
+            sources["train.micro_batch"] = "derived from effective_batch"
         return Resolved(settings=Settings.model_validate(tree), sources=sources)
 
     def as_yaml(self) -> str:
@@ -182,7 +256,7 @@ class Resolved:
             if head != group:
                 group = head
                 lines.append(f"{head}:")
-            text = f"{'  ' if head else ''}{leaf or path}: {_scalar(value)}"
+            text = f"{'  ' if head else ''}{leaf}: {_scalar(value)}"
             lines.append(f"{text:<42}  # {self.sources.get(path, 'default')}")
         return "\n".join(lines) + "\n"
 
@@ -195,10 +269,9 @@ class Resolved:
 
 
 def _scalar(value: Any) -> str:
-    value = list(value) if isinstance(value, tuple) else value
-    return (
-        yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).removesuffix("\n...\n").strip()
-    )
+    plain = list(value) if isinstance(value, tuple) else value
+    text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10_000)
+    return text.removesuffix("\n...\n").strip()
 
 
 def read_settings(recipe: Path | None, overrides: Mapping[str, Any]) -> Resolved:
@@ -214,32 +287,27 @@ def read_settings(recipe: Path | None, overrides: Mapping[str, Any]) -> Resolved
             head, _, leaf = path.rpartition(".")
             (tree.setdefault(head, {}) if head else tree)[leaf] = value
             sources[path] = source
-    for key, example in (("model", "model=Qwen/Qwen2-VL-7B-Instruct, or model=tiny"), ("data", "data=photos/")):
-        if not (tree.get(key) if key == "model" else tree.get("data", {}).get("path")):
-            raise ConfigError(f"the setting {key!r} is missing", fix=f"add {example}")
+    if not tree.get("model"):
+        raise ConfigError("the setting 'model' is missing", fix="add model=Qwen/Qwen2-VL-7B-Instruct, or model=tiny")
+    if not tree.get("data", {}).get("path"):
+        raise ConfigError("the setting 'data' is missing", fix="add data=photos/")
     try:
         return Resolved(settings=Settings.model_validate(tree), sources=sources)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"] if part in _known_parts())
+        path = ".".join(part for part in first["loc"] if isinstance(part, str))
+        why = first["msg"].removeprefix("Value error, ")
+        unquoted = first["type"] == "string_type" and not isinstance(first["input"], list | tuple | NoneType)
         raise ConfigError(
-            f"the setting {path} cannot be {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}",
+            f"the setting {path} cannot be {first['input']!r}: {why[0].lower()}{why[1:]}",
             where=sources.get(path, "override"),
-            fix=_describe(path),
+            fix=_describe(path) + ("; in YAML, put text that looks like a number or a date in quotes" * unquoted),
         ) from error
 
 
-def _known_parts() -> set[str]:
-    return {part for path in PATHS for part in path.split(".")}
-
-
 def _describe(path: str) -> str:
-    owner: type[BaseModel] = Settings
-    *groups, leaf = path.split(".")
-    for group in groups:
-        annotation = owner.model_fields[group].annotation
-        assert isinstance(annotation, type)
-        owner = annotation
+    head, _, leaf = path.rpartition(".")
+    owner: Any = Settings.model_fields[head].annotation if head else Settings
     info = owner.model_fields[leaf]
     default = "needed" if info.is_required() else "not set" if info.default is None else f"default {info.default!r}"
     return f"{path}: {info.description or leaf} ({default})"
@@ -254,13 +322,17 @@ def describe_settings() -> Iterator[str]:
 def _flat(values: Mapping[str, Any], source: str) -> Iterator[tuple[str, Any]]:
     """(full path, value) pairs; a nested mapping is a group, `data: folder` stands for `data.path`."""
     for key, value in values.items():
-        if key in GROUPS and isinstance(value, Mapping):
-            for leaf, inner in value.items():
+        if key in GROUPS and isinstance(value, Mapping | None):
+            for leaf, inner in (value or {}).items():  # None: a group whose lines are all commented out
                 yield full_path(f"{key}.{leaf}", source), inner
         elif key == "data":
-            yield "data.path", str(value)
+            yield "data.path", value
+        elif key in GROUPS:
+            what = f"{key!r} is a group of settings and cannot be {value!r}"
+            members = ", ".join(path for path in PATHS if path.startswith(f"{key}."))
+            raise ConfigError(what, where=source, fix=f"write one of: {members}")
         else:
-            yield full_path(str(key), source), str(value) if isinstance(value, Path) else value
+            yield full_path(str(key), source), value
 
 
 def full_path(key: str, source: str = "override") -> str:
@@ -286,17 +358,24 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError("the recipe does not exist", where=str(path), fix="give the path of a YAML file") from error
+    except IsADirectoryError as error:
+        raise ConfigError("that is a folder, no recipe", where=str(path), fix=f"did you mean data={path}/?") from error
+    except OSError as error:
+        raise ConfigError(f"the recipe cannot be read: {error.strerror}", where=str(path), fix="mend that") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the recipe is not YAML: {error}", where=str(path)) from error
+        raise ConfigError(f"the recipe is not YAML: {error}", where=str(path), fix="mend it there") from error
     if not isinstance(values, dict):
         raise ConfigError("the recipe holds no settings", where=str(path), fix="write lines like `model: tiny`")
     return values
 
 
-def parse_pairs(words: list[str], valueless: tuple[str, ...] = ()) -> tuple[list[str], dict[str, Any]]:
+def parse_pairs(
+    words: list[str], valueless: tuple[str, ...] = (), *, as_text: bool = False
+) -> tuple[list[str], dict[str, Any]]:
     """Command line words -> (plain words, settings): `key=value`, `--key=value` and `--key value` mean the same.
 
-    Values are read as YAML scalars or lists; what YAML leaves a string stays one. `valueless` names flags.
+    `valueless` names flags. Values are read as YAML, or left `as_text` for the setting's own type to read: 2024_01 is
+    a folder as `data`, and a number to YAML.
     """
     plain: list[str] = []
     pairs: dict[str, Any] = {}
@@ -305,9 +384,8 @@ def parse_pairs(words: list[str], valueless: tuple[str, ...] = ()) -> tuple[list
         dashed = word.startswith("--")
         key, equals, value = word.removeprefix("--").partition("=")
         if dashed and not equals and key in valueless:
-            pairs[key] = True
-            continue
-        if dashed and not equals:
+            value = "true"
+        elif dashed and not equals:
             found = next(rest, None)
             if found is None:
                 raise ConfigError(f"{word} has no value", fix=f"write {key}=VALUE")
@@ -318,16 +396,5 @@ def parse_pairs(words: list[str], valueless: tuple[str, ...] = ()) -> tuple[list
         key = key.replace("-", "_")
         if key in pairs:
             raise ConfigError(f"the setting {key!r} is given twice", fix="keep one of them")
-        pairs[key] = parse_value(value)
+        pairs[key] = value if as_text else yaml.safe_load(value)
     return plain, pairs
-
-
-def parse_value(text: str) -> Any:
-    """A command line value: true, false, null, a number or a [list] as YAML reads it, else the text itself."""
-    if text.lower() in ("none", "null", ""):
-        return None
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return value if isinstance(value, bool | int | float | list) else text

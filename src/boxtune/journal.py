@@ -1,29 +1,20 @@
-"""What a run tells and keeps: lines on the terminal, findings, the stage ledger, the verdict; and where it goes on."""
+"""What a run tells and keeps: lines on the terminal, findings, the stage ledger, the verdict."""
 
 from __future__ import annotations
 
 import json
-import platform
-import sys
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from boxtune import __version__
-from boxtune.artifacts import RunFolder, build_run_folder, find_runs, write_json, write_text
+from boxtune.artifacts import RunFolder, write_json, write_text
 from boxtune.config import Resolved
-from boxtune.data import Dataset, Sample, inspect_dataset
-from boxtune.errors import ConfigError, DataError, Finding, NotLearningError
+from boxtune.data import Dataset, Sample, write_split
+from boxtune.errors import DataError, Finding, NotLearningError, name_some
 
 if TYPE_CHECKING:
     from boxtune.finetune import Plan
     from boxtune.guard import Verdict
-
-MAY_CHANGE = ("train.epochs", "train.hours", "train.resume", "train.keep_checkpoints", "track.report_to", "runs")
-"""Settings that a resumed run may have otherwise than the run it goes on with."""
 
 MAX_BROKEN_SHARE = 0.01
 """Share of the training images that may turn out to be broken (DESIGN section 4)."""
@@ -40,19 +31,17 @@ class Journal:
         self.ledger = Ledger(towers)
         self.verdict: dict[str, Any] = {"word": "cannot tell", "evidence": ["the run has not finished"]}
         self.digest = ""
+        self.probe: Sequence[Sample] = ()
         self.num_train = 0
 
-    def begin(
-        self, resolved: Resolved, dataset: Dataset, environment: Mapping[str, Any], *, resumed_from: Path | None
-    ) -> None:
-        """Open the record: settings with their sources, environment, data."""
+    def begin(self, resolved: Resolved, dataset: Dataset, environment: Mapping[str, Any]) -> None:
+        """Open the record: settings with their sources, environment, what the data is."""
         write_text(self.folder.recipe, resolved.as_yaml())
         write_json(self.folder.environment, environment)
         write_json(self.folder.verdict, self.verdict)
+        write_split(dataset, self.folder.split)
         self.num_train = len(dataset.splits["train"])
-        self.say(f"run folder: {self.folder.path}", "", resolved.as_yaml(), inspect_dataset(dataset).as_text(), "")
-        if resumed_from is not None:
-            self.say(f"going on from {resumed_from.name}")
+        self.note(*dataset.findings)
 
     def say(self, *lines: str) -> None:
         """Print, at once."""
@@ -95,6 +84,10 @@ class Journal:
 
     def end(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """Close the record: the verdict with the comparison of base and tuned beside it."""
+        if left_out := _left_out(self.folder.left_out):
+            seen = f"{len(left_out)} of {self.num_train} training images could not be opened and were left out"
+            where = name_some(sorted(left_out))
+            self.note(Finding(check="image.left_out_while_training", level="warn", seen=seen, where=where))
         better = scores["paired"]["verdict"] if "paired" in scores else None
         self.verdict = {**self.verdict, "better_than_base": better, "logits_digest": self.digest}
         write_json(self.folder.verdict, self.verdict)
@@ -108,16 +101,16 @@ class Journal:
         """
         path = self.folder.left_out
         known = _left_out(path)
-        if str(sample.image) in known:
-            return
-        with path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps({"image": str(sample.image), "why": error.what}) + "\n")
-        self.say(f"left out: {sample.image}: {error.what}")
-        if len(known) + 1 > MAX_BROKEN_SHARE * self.num_train:
+        if str(sample.image) not in known:
+            known.add(str(sample.image))
+            with path.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps({"image": str(sample.image), "why": error.what}) + "\n")
+            self.say(f"left out: {sample.image}: {error.what}")
+        if len(known) > MAX_BROKEN_SHARE * self.num_train:
             raise DataError(
-                f"{len(known) + 1} of {self.num_train} training images cannot be opened, more than 1 %",
-                where=str(path),
-                fix="mend or remove the images listed there",
+                f"{len(known)} of {self.num_train} training images cannot be opened, more than 1 %",
+                where=name_some(sorted(known)),
+                fix=f"mend or remove them; {path} lists them all",
             ) from error
 
 
@@ -125,68 +118,3 @@ def _left_out(path: Path) -> set[str]:
     if not path.is_file():
         return set()
     return {json.loads(line)["image"] for line in path.read_text(encoding="utf-8").splitlines()}
-
-
-def open_folder(resolved: Resolved) -> tuple[RunFolder, Path | None]:
-    """A fresh run folder; or with `resume=true` the newest of this name, and its last complete checkpoint.
-
-    Raises ConfigError where there is no such run, or where it was made with other settings.
-    """
-    from boxtune.finetune.checkpoints import last_complete
-
-    settings = resolved.settings
-    parent = Path(settings.runs)
-    name = settings.name or f"{Path(settings.data.path).name}-{Path(settings.model).name}"
-    if not settings.train.resume:
-        return build_run_folder(parent, name), None
-    runs = find_runs(parent, name)
-    if not runs:
-        raise ConfigError(
-            f"there is no run named {name!r} to resume", where=str(parent), fix="leave resume away, or give name="
-        )
-    folder = runs[-1]
-    _require_same(resolved, folder)
-    checkpoint, findings = last_complete(folder.checkpoints)
-    for finding in findings:
-        print(finding, flush=True)
-    if checkpoint is None:
-        print(f"{folder.path} has no complete checkpoint: training begins at its first step", flush=True)
-    return folder, checkpoint
-
-
-def _require_same(resolved: Resolved, folder: RunFolder) -> None:
-    if not folder.recipe.is_file():
-        return
-    before = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
-    changed = []
-    for path, value in resolved.values():
-        head, _, leaf = path.rpartition(".")
-        was = before.get(head, {}).get(leaf) if head else before.get(leaf)
-        value = list(value) if isinstance(value, tuple) else value
-        if path not in MAY_CHANGE and was != value:
-            changed.append(f"{path} was {was!r}, now {value!r}")
-    if changed:
-        raise ConfigError(
-            f"the run to resume had other settings: {'; '.join(changed)}",
-            where=str(folder.recipe),
-            fix=f"give the settings of {folder.name}, or leave resume away to begin a new run",
-        )
-
-
-def read_environment() -> dict[str, Any]:
-    """Versions, machine and command line: what is needed to repeat the run."""
-    import os
-
-    import torch
-
-    packages = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "versions": {"boxtune": __version__, **{name: metadata.version(name) for name in packages}},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
-        "command": sys.argv,
-    }

@@ -8,22 +8,32 @@ checked between two stages, and what is written to the run folder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boxtune.artifacts import RunFolder, cache_folder, read_json, write_json
+from boxtune.artifacts import RunFolder, cache_folder, write_json
 from boxtune.config import Settings, read_settings
-from boxtune.data import Dataset, Sample, leave_out_broken, limit_split, read_dataset, require_validation, write_split
+from boxtune.data import (
+    Dataset,
+    Sample,
+    inspect_dataset,
+    leave_out_broken,
+    limit_split,
+    read_dataset,
+    require_validation,
+)
 from boxtune.errors import DataError, Finding, NotLearningError
-from boxtune.journal import Journal, open_folder, read_environment
+from boxtune.journal import Journal
 from boxtune.measure import Prediction, cache_key, cached_predictions, coco_results, compare, score_predictions
 from boxtune.report import score_table, write_gallery
 
 if TYPE_CHECKING:
     from boxtune.boxes import Boxes
-    from boxtune.finetune import Encoder, Loaded, ModelSource
+    from boxtune.finetune import Encoder, Loaded, ModelSource, Plan
+    from boxtune.finetune.callbacks import StopInTime
 
 TINY = "tiny"
 """The name under which the embedded model is asked for."""
@@ -54,41 +64,45 @@ def train(recipe: str | Path | None = None, /, **settings: Any) -> Run:
     `model` and `data` are needed, here or in the recipe. Raises UserError where the input is wrong and
     NotLearningError where the run does not learn what it should.
     """
+    from boxtune.finetune import bind, build_card, open_folder, read_environment
+    from boxtune.finetune.callbacks import StopInTime
+
     asked = read_settings(None if recipe is None else Path(recipe), settings)
     dataset = prepare_data(asked.settings)
     source = find_source(asked.settings.model)
     resolved = asked.with_values(*_model_defaults(source))
-    folder, checkpoint = open_folder(resolved)
+    print(resolved.as_yaml(), inspect_dataset(dataset).as_text(), "", sep="\n", flush=True)
+
+    base, dataset = load_model(source, resolved.settings, dataset)
+    card = build_card(base.loaded, base.encoder, base.max_new_tokens)
+    # Nothing is written before all input has been found sound.
+    folder, checkpoint = open_folder(resolved, bind(dataset.splits, card["base_fingerprint"]))
     journal = Journal(folder, source.family.towers)
-    journal.begin(resolved, dataset, read_environment(), resumed_from=checkpoint)
-    write_split(dataset, folder.split)
+    journal.begin(resolved, dataset, read_environment())
+    scored = dataset.splits[resolved.settings.data.split]
 
-    loaded, encoder, dataset, max_new_tokens = load_model(source, resolved.settings, dataset, journal)
-    valid = limit_split(dataset.splits["valid"], resolved.settings.eval.images)
-    card = build_card(resolved.settings, loaded, encoder, max_new_tokens)
-
-    base = predict_base(loaded, encoder, valid, card, resolved.settings, journal)
-    train_adapter(loaded, encoder, dataset, valid, card, resolved.settings, folder, checkpoint, journal)
-    del loaded
-    tuned = predict_tuned(source, encoder, valid, card, resolved.settings, folder, journal)
-
-    return write_scores(dataset, valid, base, tuned, resolved.settings, folder, journal)
+    with StopInTime(resolved.settings.train.hours) as stop:
+        untuned = predict_base(base, scored, card, resolved.settings, journal, stop)
+        train_adapter(base, dataset, card, resolved.settings, checkpoint, journal, stop)
+        encoder = base.encoder
+        del base
+        tuned = predict_tuned(source, encoder, scored, card, resolved.settings, journal)
+        return write_scores(dataset.classes, scored, untuned, tuned, resolved.settings, journal)
 
 
 def prepare_data(settings: Settings) -> Dataset:
-    """The data set with sound `train` and `valid` splits: read, checked for broken images, split, limited.
+    """The data set with sound splits: read, checked for broken images, split, limited.
 
-    `valid` is the split that `data.split` names.
+    `train` is learned from, `valid` chooses the best adapter, and `data.split` (one of `valid`, `test`) is scored.
     """
     data = settings.data
     images = None if data.images is None else Path(data.images)
     dataset = leave_out_broken(read_dataset(data.path, format=data.format, images=images))
-    if data.split == "valid":
-        dataset = require_validation(dataset, seed=settings.seed)
-    elif not dataset.splits.get(data.split):
+    dataset = require_validation(dataset, seed=settings.seed)
+    if data.split not in dataset.splits:
         raise DataError(f"there is no split {data.split!r}", where=str(dataset.path), fix="leave data.split away")
-    splits = {"train": dataset.splits["train"], "valid": dataset.splits[data.split]}
-    dataset = dataset.with_splits({name: limit_split(samples, data.limit) for name, samples in splits.items()})
+    names = dict.fromkeys(("train", "valid", data.split))
+    dataset = dataset.with_splits({name: limit_split(dataset.splits[name], data.limit) for name in names})
     for name, samples in dataset.splits.items():
         if not any(len(sample.targets) for sample in samples):
             raise DataError(
@@ -126,74 +140,82 @@ def _model_defaults(source: ModelSource) -> tuple[dict[str, Any], str]:
     return values, f"{'model' if source.ref == TINY else 'family'}: {defaults.source}"
 
 
-def load_model(
-    source: ModelSource, settings: Settings, dataset: Dataset, journal: Journal
-) -> tuple[Loaded, Encoder, Dataset, int]:
-    """The base model, the encoder for these classes, the samples that fit, and the bound on new tokens."""
-    from boxtune.finetune import build_encoder, choose_placement, fit_samples, load_base
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """The base model in memory, how samples are put to it, and the adapter planned for it."""
+
+    loaded: Loaded
+    encoder: Encoder
+    plan: Plan
+    max_new_tokens: int
+
+
+def load_model(source: ModelSource, settings: Settings, dataset: Dataset) -> tuple[Base, Dataset]:
+    """The base model with its encoder and adapter plan, and the data set without samples that do not fit it."""
+    from boxtune.finetune import build_encoder, choose_placement, fit_samples, load_base, plan_adapter
 
     if faults := source.family.check_classes(dataset.classes):
         raise DataError("; ".join(faults), where=str(dataset.path), fix="rename the class in the annotations")
     placement = choose_placement(settings.quantization, settings.train.precision)
-    journal.say(*placement.notes)
+    print(*placement.notes, sep="\n", flush=True)
     assert settings.image.min_pixels and settings.image.max_pixels
     loaded = load_base(source, placement, min_pixels=settings.image.min_pixels, max_pixels=settings.image.max_pixels)
     encoder = build_encoder(loaded, dataset.classes)
     dataset, longest = fit_samples(dataset, encoder, source.max_positions)
-    journal.note(*loaded.findings, *dataset.findings)
-    journal.say(f"longest sample: {longest.prompt} tokens of prompt and image, {longest.answer} of answer")
-    return loaded, encoder, dataset, settings.generate.max_new_tokens or longest.max_new_tokens
-
-
-def build_card(settings: Settings, loaded: Loaded, encoder: Encoder, max_new_tokens: int) -> dict[str, Any]:
-    """The run card: what prediction must repeat, bound to the weights it was trained on."""
-    from boxtune.finetune import fingerprint
-
-    source = loaded.source
-    return {
-        "model": source.ref if source.ref == TINY or not Path(source.ref).exists() else str(source.folder.absolute()),
-        "base_fingerprint": fingerprint(source.folder),
-        "family": source.family.name,
-        "prompt": source.family.prompt(encoder.classes, 0),
-        "classes": list(encoder.classes),
-        "quantization": loaded.placement.quantization,
-        "precision": loaded.placement.precision,
-        "min_pixels": settings.image.min_pixels,
-        "max_pixels": settings.image.max_pixels,
-        "max_new_tokens": max_new_tokens,
-        "versions": read_environment()["versions"],
-    }
+    print(f"longest sample: {longest.prompt} tokens of prompt and image, {longest.answer} of answer", flush=True)
+    base = Base(
+        loaded=loaded,
+        encoder=encoder,
+        plan=plan_adapter(loaded.model, source.family, settings.adapter),
+        max_new_tokens=settings.generate.max_new_tokens or longest.max_new_tokens,
+    )
+    return base, dataset.with_splits(dataset.splits, *loaded.findings)
 
 
 def predict_base(
-    loaded: Loaded,
-    encoder: Encoder,
-    valid: Sequence[Sample],
+    base: Base,
+    scored: Sequence[Sample],
     card: dict[str, Any],
     settings: Settings,
     journal: Journal,
+    stop: StopInTime,
 ) -> list[Prediction] | None:
     """What the untuned model says, in the precision it is trained in; kept from a run before where nothing changed."""
     if not settings.eval.base:
         return None
-    bound = {**card, "device": str(loaded.placement.device), "at_once": settings.generate.at_once}
-    key = cache_key(valid, **bound)
-    base, kept = cached_predictions(
-        cache_folder() / "base", key, lambda: predict_all(loaded, encoder, valid, card, settings, "base model")
-    )
+    bound = {**card, "device": str(base.loaded.placement.device), "at_once": settings.generate.at_once}
+
+    def ask() -> list[Prediction]:
+        watch = partial(stop.require_going_on, "the base model was being scored")
+        return predict_all(base.loaded, base.encoder, scored, card, settings, "base model", watch)
+
+    said, kept = cached_predictions(cache_folder() / "base", cache_key(scored, **bound), ask)
     if kept:
-        journal.say(f"base model: {len(base)} answers kept from an earlier run (same weights, data, prompt, budget)")
-    return base
+        journal.say(f"base model: {len(said)} answers kept from an earlier run (same weights, data, prompt, budget)")
+    return said
 
 
 def predict_all(
-    loaded: Loaded, encoder: Encoder, samples: Sequence[Sample], card: dict[str, Any], settings: Settings, what: str
+    loaded: Loaded,
+    encoder: Encoder,
+    samples: Sequence[Sample],
+    card: dict[str, Any],
+    settings: Settings,
+    what: str,
+    watch: Callable[[], None] = lambda: None,
 ) -> list[Prediction]:
-    """One prediction for each sample, with a bar over the images. The truth is never seen here."""
+    """One prediction for each sample, with a bar over the images and `watch` called after each batch.
+
+    The truth is never seen here.
+    """
     from tqdm import tqdm
 
     from boxtune.data import open_image
     from boxtune.infer import answer_images
+
+    def tell(num: int) -> None:
+        bar.update(num)
+        watch()
 
     with tqdm(total=len(samples), unit="image", desc=what, dynamic_ncols=True) as bar:
         answers = answer_images(
@@ -203,7 +225,7 @@ def predict_all(
             sizes=[sample.size_wh for sample in samples],
             max_new_tokens=card["max_new_tokens"],
             at_once=settings.generate.at_once,
-            progress=bar.update,
+            progress=tell,
         )
     return [
         Prediction(
@@ -214,47 +236,45 @@ def predict_all(
 
 
 def train_adapter(
-    loaded: Loaded,
-    encoder: Encoder,
+    base: Base,
     dataset: Dataset,
-    valid: Sequence[Sample],
     card: dict[str, Any],
     settings: Settings,
-    folder: RunFolder,
     checkpoint: Path | None,
     journal: Journal,
+    stop: StopInTime,
 ) -> None:
     """Attach, check, train, save. Leaves `adapter/` (the best by validation loss), `adapter_last/` and the verdict.
 
     The ledger is read at every stage; the run ends before the first step unless exactly the planned parameters are
     trainable.
     """
-    from boxtune.finetune import TrainingCollator, build_trainer, logits_digest, plan_adapter, put_back, save_adapter
+    from boxtune.finetune import TrainingCollator, build_trainer, logits_digest, put_back, save_adapter
     from boxtune.finetune import callbacks as on
     from boxtune.finetune.checkpoints import cut_metrics, read_metrics
+    from boxtune.finetune.encode import without_traceback
     from boxtune.guard import judge, share_moved, snapshot, watch_adapter
 
-    plan = plan_adapter(loaded.model, loaded.source.family, settings.adapter)
-    journal.stage("loaded", loaded.model)
-    step = 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
-    cut_metrics(folder.metrics, step)
+    folder, plan, encoder = journal.folder, base.plan, base.encoder
+    journal.stage("loaded", base.loaded.model)
+    cut_metrics(folder.metrics, 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-")))
 
     def save(to: Path) -> None:
-        save_adapter(trainer.model, to, loaded, card)
+        save_adapter(trainer.model, to, base.loaded, card)
 
-    stop = on.StopInTime(settings.train.hours)
+    valid = limit_split(dataset.splits["valid"], settings.eval.images)
     splits = {"train": dataset.splits["train"], "valid": valid}
     with watch_adapter(lambda model: journal.stage("adapted", model, plan)):
         trainer = build_trainer(
-            loaded,
+            base.loaded,
             plan,
             settings,
             splits,
             TrainingCollator(encoder, splits, journal.leave_out_while_training),
             [
                 on.WriteMetrics(folder.metrics),
-                on.KeepBest(folder.adapter, folder.best, save, step),
-                on.SealCheckpoints(),
+                on.KeepBest(folder, save),
+                on.SealCheckpoints(folder),
                 on.AtFirstEvaluation(lambda model: journal.stage("first evaluation", model, plan)),
                 on.ShowProgress(),
                 stop,
@@ -264,29 +284,31 @@ def train_adapter(
         )
     journal.stage("trainer built", trainer.model, plan)
     before = snapshot(trainer.model)
-    with stop:
+    try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except DataError as error:
+        raise without_traceback(error) from None
     journal.stage("trained", trainer.model, plan)
     if stop.reason:
         journal.say(f"stopped at step {trainer.state.global_step}: {stop.reason}; resume=true goes on from here")
     save(folder.adapter_last)
     rows = read_metrics(folder.metrics)
-    losses = [row["eval_loss"] for row in rows if row["kind"] == "eval"]
+    losses = [float(row["eval_loss"]) for row in rows if row["kind"] == "eval"]
     rates = [row["learning_rate"] for row in rows if row["kind"] == "train"]
     journal.judged(judge(losses, share_moved(before, trainer.model), max(rates, default=0.0)))
     if not folder.adapter.is_dir():
         save(folder.adapter)
     put_back(trainer.model, folder.adapter)
-    journal.digest = logits_digest(loaded.with_model(trainer.model), encoder, valid[:2])
+    journal.digest = logits_digest(base.loaded.with_model(trainer.model), encoder, valid[:2])
+    journal.probe = valid[:2]
 
 
 def predict_tuned(
     source: ModelSource,
     encoder: Encoder,
-    valid: Sequence[Sample],
+    scored: Sequence[Sample],
     card: dict[str, Any],
     settings: Settings,
-    folder: RunFolder,
     journal: Journal,
 ) -> list[Prediction]:
     """What the tuned model says: the saved adapter on a base loaded afresh, once its logits are the trained ones."""
@@ -295,55 +317,59 @@ def predict_tuned(
     forget()
     placement = choose_placement(settings.quantization, settings.train.precision)
     loaded = load_base(source, placement, min_pixels=card["min_pixels"], max_pixels=card["max_pixels"])
-    loaded = loaded.with_model(load_adapter(loaded.model, folder.adapter))
+    loaded = loaded.with_model(load_adapter(loaded.model, journal.folder.adapter))
     journal.stage("reloaded", loaded.model)
-    same = logits_digest(loaded, encoder, valid[:2]) == journal.digest
+    same = logits_digest(loaded, encoder, journal.probe) == journal.digest
     journal.note(
         Finding(
             check="reload.logits",
             level="ok" if same else "fail",
             seen="the saved adapter, loaded afresh, gives "
             + ("the trained model's logits bit for bit" if same else "other logits than the trained model"),
-            where=str(folder.adapter),
+            where=str(journal.folder.adapter),
+            fix="" if same else "do not use this adapter; the scores below are those of what was saved",
         )
     )
-    return predict_all(loaded, encoder, valid, card, settings, "tuned model")
+    return predict_all(loaded, encoder, scored, card, settings, "tuned model")
 
 
 def write_scores(
-    dataset: Dataset,
-    valid: Sequence[Sample],
-    base: list[Prediction] | None,
+    classes: Sequence[str],
+    scored: Sequence[Sample],
+    untuned: list[Prediction] | None,
     tuned: list[Prediction],
     settings: Settings,
-    folder: RunFolder,
     journal: Journal,
 ) -> Run:
     """Score both on the same images, draw the best and the worst, and close the run.
 
-    Raises NotLearningError, after everything is written, where the run is proved not to have learned.
+    Raises NotLearningError, after everything is written, where the run is proved not to have learned, or where what
+    was saved is not what was trained.
     """
-    sides = {"base": base, "tuned": tuned}
+    folder = journal.folder
     scores: dict[str, Any] = {
         "split": settings.data.split,
-        "num_images": len(valid),
-        "num_truth": sum(len(sample.targets) for sample in valid),
+        "num_images": len(scored),
+        "num_truth": sum(len(sample.targets) for sample in scored),
     }
-    for name, predictions in sides.items():
+    for name, predictions in (("base", untuned), ("tuned", tuned)):
         if predictions is not None:
-            write_json(folder.predictions / f"{name}.json", coco_results(predictions, valid, dataset.classes))
-            scores[name] = score_predictions(valid, predictions, dataset.classes)
-    if base is not None:
-        scores["paired"] = compare(base, tuned, valid, seed=settings.seed)
+            write_json(folder.predictions / f"{name}.json", coco_results(predictions, scored, classes))
+            scores[name] = score_predictions(scored, predictions, classes)
+    if untuned is not None:
+        scores["paired"] = compare(untuned, tuned, scored, seed=settings.seed)
     write_json(folder.scores, scores)
-    sheets = write_gallery(folder.pictures, valid, tuned)
+    sheets = write_gallery(folder.pictures, scored, tuned)
     journal.say("", score_table(scores), "")
-    if base is not None:
+    if untuned is not None:
         journal.say(scores["paired"]["sentence"])
     verdict = journal.end(scores)
     journal.say(f"run folder: {folder.path}", f"pictures:   {', '.join(str(sheet) for sheet in sheets)}")
     if verdict["word"] == "not learning":
         raise NotLearningError(f"the run did not learn: {'; '.join(verdict['evidence'])}")
+    for finding in journal.findings:
+        if finding.check == "reload.logits" and finding.level == "fail":
+            raise NotLearningError(f"{finding.seen}\n  where: {finding.where}\n  do:    {finding.fix}")
     return Run(folder=folder, scores=scores, verdict=verdict)
 
 
@@ -371,9 +397,3 @@ def demo(out: str | Path = "runs", **settings: Any) -> Run:
 
     data = write_packages(Path(out) / "packages")
     return train(**{"model": TINY, "data": str(data), "name": "demo", "runs": str(out), **settings})
-
-
-def open_finished(path: str | Path) -> Run:
-    """A finished run read back from its folder. DataError if it has no scores."""
-    folder = RunFolder(path=Path(path))
-    return Run(folder=folder, scores=read_json(folder.scores), verdict=read_json(folder.verdict))

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "pictures": LEAVES,
     "families": LEAVES,
     "data": f"{LEAVES} families",
-    "finetune": f"{LEAVES} families data",
+    "finetune": f"{LEAVES} families data __init__",  # the version, for the run card
     "guard": "",
     "infer": f"{LEAVES} families data finetune",
     "measure": f"{LEAVES} families data",
@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "serve": f"{LEAVES} families infer",
     "ship": f"{LEAVES} families data finetune infer measure",
     "tiny": f"{LEAVES} families data",
-    "journal": f"{LEAVES} {STAGES} __init__",
+    "journal": f"{LEAVES} {STAGES}",
     "run": f"{LEAVES} {STAGES} journal",
     "cli": f"{LEAVES} {STAGES} run __init__",
     "__main__": f"{LEAVES} {STAGES} run cli",

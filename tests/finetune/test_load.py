@@ -98,6 +98,65 @@ def test_a_missing_model_is_one_clear_error(tmp_path: Path) -> None:
         find_model(tmp_path)
 
 
+def test_a_local_folder_of_the_owners_name_does_not_hide_the_hub(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    (tmp_path / "Qwen").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="neither a local folder nor in the hub cache") as raised:
+        find_model("Qwen/Qwen2-VL-7B-Instruct")
+    assert str(tmp_path / "Qwen" / "Qwen2-VL-7B-Instruct") in str(raised.value)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda ref, **_: str(copy))
+    assert find_model("Qwen/Qwen2-VL-7B-Instruct").folder == copy
+
+
+@pytest.mark.parametrize("text", ["[]", "5", '"qwen2_vl"', '{"model_type": '])
+def test_a_config_that_is_no_object_is_one_clear_error(copy: Path, text: str) -> None:
+    (copy / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=r"the model's config (is no JSON object|cannot be read)") as raised:
+        find_model(copy)
+    assert raised.value.fix and "config.json" in raised.value.where
+
+
+def test_missing_weights_are_one_clear_error(copy: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors"}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"1 of 2 weight files are missing: model-00002\.safetensors") as raised:
+        find_model(copy)
+    assert raised.value.fix
+    (copy / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(ModelError, match="the index of the weights is broken"):
+        find_model(copy)
+    (copy / "model.safetensors.index.json").unlink()
+    assert find_model(copy).folder == copy
+    (copy / "model.safetensors").unlink()
+    for look in (find_model, fingerprint):
+        with pytest.raises(ModelError, match=r"holds no \*\.safetensors") as raised:
+            look(copy)
+        assert raised.value.fix
+
+
+def test_broken_files_of_the_model_are_one_clear_error(copy: Path) -> None:
+    placement = choose_placement("none", "fp32")
+    for name, words in (
+        ("tokenizer.json", r"the model's tokenizer\.json cannot be used"),
+        ("model.safetensors", "the model cannot be loaded"),
+        ("config.json", r"the model's config\.json cannot be used"),
+    ):
+        source, kept = find_model(copy), (copy / name).read_bytes()
+        (copy / name).write_bytes(kept[: len(kept) // 2])
+        with pytest.raises(ModelError, match=words) as raised:
+            load_base(source, placement, **BUDGET)
+        assert raised.value.fix
+        if name == "model.safetensors":
+            with pytest.raises(ModelError, match="a weight file cannot be read"):
+                fingerprint(copy)
+        (copy / name).write_bytes(kept)
+    assert load_base(find_model(copy), placement, **BUDGET).model is not None
+
+
 def test_an_unknown_family_is_refused(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))

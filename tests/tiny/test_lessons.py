@@ -23,7 +23,7 @@ def tokenizer():  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="module")
 def teacher(tokenizer) -> Teacher:  # type: ignore[no-untyped-def]
-    return Teacher(tokenizer, NAMES, torch.device("cpu"))
+    return Teacher(tokenizer, torch.device("cpu"))
 
 
 def scenes(batch: int, num: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,9 +45,7 @@ def test_rows_equal_the_familys_text(teacher: Teacher, tokenizer) -> None:  # ty
     for row in range(24):
         classes = [NAMES[i] for i in asked[row].tolist() if i >= 0]
         kept = [i for i, label in enumerate(labels[row].tolist()) if label >= 0 and NAMES[label] in classes]
-        boxes = Boxes(
-            xyxy_px=unit[row][kept].numpy() * SIDE, labels=tuple(NAMES[int(labels[row][i])] for i in kept)
-        )
+        boxes = Boxes(xyxy_px=unit[row][kept].numpy() * SIDE, labels=tuple(NAMES[int(labels[row][i])] for i in kept))
         answer = FAMILY.encode(boxes, frame, classes) + "<|im_end|>"
         answered_nothing += not kept
         supervised = lesson.labels[row] != -100
@@ -82,6 +80,8 @@ def test_choice_of_names(teacher: Teacher) -> None:
         assert names and len(names) == len(set(names))
         everything += present <= set(names)
         nothing += not present & set(names)
+        level = max((teacher.levels[i].item() for i in present), default=0)
+        assert all(teacher.fair[level, i] for i in set(names) - present)
     assert 0.4 < everything / 400 < 0.8
     assert 0.05 < nothing / 400 < 0.25
 

@@ -1,10 +1,12 @@
 """From samples and a model's family to a trained adapter: load, adapt, collate, train, reload."""
 
 from boxtune.finetune.adapters import Plan, plan_adapter
+from boxtune.finetune.card import build_card, read_environment
 from boxtune.finetune.encode import Encoder, TrainingCollator
 from boxtune.finetune.lengths import Longest, fit_samples
 from boxtune.finetune.load import Loaded, Placement, build_encoder, choose_placement, forget, load_base
 from boxtune.finetune.reload import load_adapter, logits_digest, put_back, save_adapter
+from boxtune.finetune.resume import bind, open_folder
 from boxtune.finetune.source import ModelSource, find_model, fingerprint
 from boxtune.finetune.trainer import build_trainer
 
@@ -16,6 +18,8 @@ __all__ = [
     "Placement",
     "Plan",
     "TrainingCollator",
+    "bind",
+    "build_card",
     "build_encoder",
     "build_trainer",
     "choose_placement",
@@ -26,7 +30,9 @@ __all__ = [
     "load_adapter",
     "load_base",
     "logits_digest",
+    "open_folder",
     "plan_adapter",
     "put_back",
+    "read_environment",
     "save_adapter",
 ]

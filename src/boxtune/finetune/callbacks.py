@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from boxtune.artifacts import read_json, write_json
+from boxtune.artifacts import RunFolder, read_json, write_json
+from boxtune.errors import BoxtuneError
 from boxtune.finetune.checkpoints import seal
+from boxtune.finetune.resume import keep_best
 
 
 class WriteMetrics(TrainerCallback):
@@ -26,51 +29,57 @@ class WriteMetrics(TrainerCallback):
         if not state.is_world_process_zero:
             return
         kind = "eval" if "eval_loss" in logs else "summary" if "train_runtime" in logs else "train"
+        # JSON has no NaN: what is not finite is written as text, which float() reads back.
+        logs = {
+            key: value if not isinstance(value, float) or math.isfinite(value) else str(value)
+            for key, value in logs.items()
+        }
         row = {"kind": kind, "step": state.global_step, **logs}
         with self.path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
 
 
 class SealCheckpoints(TrainerCallback):
-    """A list of files into every checkpoint that has been written to its end."""
+    """The best adapter so far and a list of files into every checkpoint that has been written to its end."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            checkpoint = self.folder.checkpoints / f"checkpoint-{state.global_step}"
+            keep_best(self.folder, checkpoint)
+            seal(checkpoint)
 
 
 class KeepBest(TrainerCallback):
-    """The adapter with the lowest validation loss so far, in `folder`; `save(folder)` writes it.
+    """The adapter with the lowest validation loss so far, in `adapter/`; `save(folder)` writes it.
 
-    The evaluation before the first step does not count: an adapter that has learned nothing is not a result.
+    The evaluation before the first step does not count: an adapter that has learned nothing is not a result. Nor
+    does a loss that is not finite.
     """
 
-    def __init__(self, folder: Path, record: Path, save: Callable[[Path], None], resumed_step: int = 0) -> None:
-        self.folder, self.record, self.save = folder, record, save
-        self.best: dict[str, Any] | None = read_json(record) if resumed_step and record.is_file() else None
-        if self.best and self.best["step"] > resumed_step:
-            # That evaluation comes again, and so does this adapter.
-            self.best = None
+    def __init__(self, folder: RunFolder, save: Callable[[Path], None]) -> None:
+        self.folder, self.save = folder, save
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
         loss = metrics.get("eval_loss")
-        if loss is None or state.global_step == 0 or not state.is_world_process_zero:
+        if loss is None or not math.isfinite(loss) or state.global_step == 0 or not state.is_world_process_zero:
             return
-        if self.best is None or loss < self.best["eval_loss"]:
-            self.save(self.folder)
-            self.best = {"step": state.global_step, "eval_loss": loss}
-            write_json(self.record, self.best)
+        if not self.folder.best.is_file() or loss < read_json(self.folder.best)["eval_loss"]:
+            self.save(self.folder.adapter)
+            write_json(self.folder.best, {"step": state.global_step, "eval_loss": loss})
 
 
 class StopInTime(TrainerCallback):
     """Ends training after `hours` or on SIGTERM, at the next step's end, with an evaluation and a checkpoint.
 
-    `reason` says afterwards why it stopped; empty if training ran to its end.
+    As a context it takes SIGTERM for the whole run. `reason` says afterwards why training stopped; empty if it ran to
+    its end. The hours count from the first step of this process.
     """
 
     def __init__(self, hours: float | None) -> None:
-        self.deadline = None if hours is None else time.monotonic() + hours * 3600
-        self.hours, self.reason = hours, ""
+        self.hours, self.deadline, self.reason = hours, math.inf, ""
         self._before: Any = None
 
     def __enter__(self) -> StopInTime:
@@ -88,8 +97,17 @@ class StopInTime(TrainerCallback):
     def _on_signal(self, *_: object) -> None:
         self.reason = "SIGTERM"
 
+    def require_going_on(self, what: str) -> None:
+        """Raise if SIGTERM has come: there is nothing yet that could be scored."""
+        if self.reason:
+            raise BoxtuneError(f"stopped by {self.reason} while {what}, before training; resume=true begins it")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.hours is not None:
+            self.deadline = time.monotonic() + self.hours * 3600
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if not self.reason and self.deadline is not None and time.monotonic() >= self.deadline:
+        if not self.reason and time.monotonic() >= self.deadline:
             self.reason = f"train.hours={self.hours:g} are over"
         if self.reason:
             control.should_evaluate = control.should_save = control.should_training_stop = True

@@ -142,6 +142,16 @@ def _shared(
     }
 
 
+def without_traceback(error: DataError) -> DataError:
+    """The error as it was raised: torch hands on a worker's exception with the worker's traceback as its text."""
+    marker = "DataError: "
+    if marker not in error.what:
+        return error
+    what, _, rest = error.what.rpartition(marker)[2].strip().partition("\n")
+    parts = {line.strip().partition(":")[0]: line.strip().partition(":")[2].strip() for line in rest.splitlines()}
+    return DataError(what, where=parts.get("where", ""), fix=parts.get("do", ""))
+
+
 class TrainingCollator:
     """Rows that name samples -> a training batch; images are opened here, so that workers share the work.
 

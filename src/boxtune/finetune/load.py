@@ -6,7 +6,7 @@ import contextlib
 import gc
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -86,20 +86,26 @@ def load_base(source: ModelSource, placement: Placement, *, min_pixels: int, max
     special token of the family's grammar is not one token.
     """
     import transformers
+    from safetensors import SafetensorError
 
-    config = transformers.AutoConfig.from_pretrained(source.folder)
     arguments: dict[str, Any] = {"dtype": DTYPES[placement.precision], "device_map": {"": placement.device}}
     if placement.quantization != "none":
         arguments["quantization_config"] = _quantization(placement)
+    config = _load_part(source, "config.json", lambda: transformers.AutoConfig.from_pretrained(source.folder))
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             source.folder, config=config, attn_implementation="sdpa", **arguments
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"the model cannot be loaded: {error}", where=str(source.folder)) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        fix = "read the reason above; fetch the model again where a file of it is broken"
+        raise ModelError(f"the model cannot be loaded: {error}", where=str(source.folder), fix=fix) from error
     model.config.use_cache = False
     findings = _avoid_packed_weights(model)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source.folder, padding_side="right")
+    tokenizer = _load_part(
+        source,
+        "tokenizer.json",
+        lambda: transformers.AutoTokenizer.from_pretrained(source.folder, padding_side="right"),
+    )
     for token in source.family.special_tokens:
         if len(tokenizer(token, add_special_tokens=False)["input_ids"]) != 1:
             raise ModelError(
@@ -175,6 +181,15 @@ def _avoid_packed_weights(model: Any) -> tuple[Finding, ...]:
     return (Finding(check="load.packed_weights", level="ok", seen=seen),)
 
 
+def _load_part(source: ModelSource, file: str, load: Callable[[], Any]) -> Any:
+    """What `load` gives; ModelError that names the file it comes from where it raises anything."""
+    try:
+        return load()
+    except Exception as error:  # plain Exception is what the tokenizers library raises for a file it cannot read
+        what = f"the model's {file} cannot be used: {error}"
+        raise ModelError(what, where=str(source.folder), fix=f"fetch {file} of this model again") from error
+
+
 def _load_image_processor(source: ModelSource, min_pixels: int, max_pixels: int) -> Any:
     """The family's image processor with our budget, from torchvision where it works, else from Pillow alone.
 
@@ -187,7 +202,8 @@ def _load_image_processor(source: ModelSource, min_pixels: int, max_pixels: int)
     try:
         return AutoImageProcessor.from_pretrained(source.folder, size=size, backend=_image_backend())
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"the image processor cannot be built: {error}", where=str(source.folder)) from error
+        fix = "fetch preprocessor_config.json of this model again"
+        raise ModelError(f"the image processor cannot be built: {error}", where=str(source.folder), fix=fix) from error
 
 
 def _image_backend() -> str:

@@ -50,7 +50,9 @@ def load_adapter(base: Any, folder: Path) -> Any:
     saved = load_file(folder / "adapter_model.safetensors")
     loaded = get_peft_model_state_dict(model)
     wrong = sorted(saved.keys() ^ loaded.keys()) or [
-        name for name in saved if not torch.equal(saved[name], loaded[name].to(saved[name]))
+        name
+        for name, tensor in saved.items()
+        if not torch.allclose(tensor, loaded[name].to(tensor), rtol=0, atol=0, equal_nan=True)
     ]
     if wrong:
         raise NotLearningError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boxtune.errors import ModelError
+from boxtune.errors import ModelError, name_some
 from boxtune.families import Family, require_family
 
 
@@ -37,24 +37,45 @@ def find_model(ref: str | Path, *, ref_as: str | None = None) -> ModelSource:
 
     `ref_as` is what to call it, where the user named it otherwise (`tiny`).
 
-    Raises ModelError if neither is there or the family is unknown. Honours HF_HUB_OFFLINE.
+    Raises ModelError if neither is there, if config or weights are missing, or if the family is unknown. Honours
+    HF_HUB_OFFLINE.
     """
     folder, ref = Path(ref).expanduser(), str(ref)
     if not folder.is_dir():
-        looks_local = ref.startswith((".", "/", "~")) or ref.count("/") != 1 or folder.parent.is_dir()
-        folder = _missing(ref) if looks_local else _download(ref)
+        is_path = ref.startswith((".", "/", "~")) or ref.count("/") != 1
+        folder = _missing(ref) if is_path else _download(ref)
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError("the model's folder holds no config.json", where=str(folder), fix=_FIX) from error
-    except json.JSONDecodeError as error:
-        raise ModelError(f"the model's config is not JSON: {error}", where=str(path)) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the model's config cannot be read: {error}", where=str(path), fix=_FETCH) from error
+    if not isinstance(config, dict):
+        raise ModelError("the model's config is no JSON object", where=str(path), fix=_FETCH)
     family = require_family(str(config.get("model_type")), where=str(path))
+    _require_weights(folder)
     return ModelSource(ref=ref_as or ref, folder=folder, family=family, config=config)
 
 
 _FIX = "give a folder in transformers' layout, a hub id such as Qwen/Qwen2-VL-7B-Instruct, or model=tiny"
+
+_FETCH = "fetch the model again, or take another copy of it"
+
+
+def _require_weights(folder: Path) -> None:
+    """Raises ModelError unless there are weights, and every shard that an index names."""
+    here = {path.name for path in folder.glob("*.safetensors")}
+    if not here:
+        raise ModelError("the model's folder holds no *.safetensors", where=str(folder), fix=_FETCH)
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ModelError(f"the index of the weights is broken: {error}", where=str(index), fix=_FETCH) from error
+        if missing := sorted(named - here):
+            what = f"{len(missing)} of {len(named)} weight files are missing: {name_some(missing)}"
+            raise ModelError(what, where=str(folder), fix=_FETCH)
 
 
 def _missing(ref: str) -> Path:
@@ -69,10 +90,15 @@ def _download(ref: str) -> Path:
         return Path(snapshot_download(ref, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
     except LocalEntryNotFoundError as error:
         why = f"the model {ref!r} is neither a local folder nor in the hub cache, and the hub cannot be reached"
-        raise ModelError(why, where="model", fix=_FIX) from error
+        raise ModelError(why, where=_looked(ref), fix=_FIX) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        why = f"the model {ref!r} cannot be had from the hub: {str(error).splitlines()[0]}"
-        raise ModelError(why, where="model", fix=_FIX) from error
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        why = f"the model {ref!r} is no local folder, and cannot be had from the hub: {said}"
+        raise ModelError(why, where=_looked(ref), fix=_FIX) from error
+
+
+def _looked(ref: str) -> str:
+    return f"{Path(ref).absolute()}, then the hub"
 
 
 def fingerprint(folder: Path) -> str:
@@ -80,18 +106,20 @@ def fingerprint(folder: Path) -> str:
 
     Read from the files, so it does not depend on device, precision or quantisation, and costs one page a tensor.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
+    _require_weights(folder)
     digest = hashlib.sha256()
     files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError("the model's folder holds no *.safetensors", where=str(folder), fix=_FIX)
     slices: dict[str, tuple[Path, list[int], str]] = {}
     for path in files:
-        with safe_open(path, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 (not a dict)
-                part = weights.get_slice(name)
-                slices[name] = (path, part.get_shape(), part.get_dtype())
+        try:
+            with safe_open(path, framework="pt") as weights:
+                for name in weights.keys():  # noqa: SIM118 (not a dict)
+                    part = weights.get_slice(name)
+                    slices[name] = (path, part.get_shape(), part.get_dtype())
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"a weight file cannot be read: {error}", where=str(path), fix=_FETCH) from error
     opened = {path: safe_open(path, framework="pt") for path in files}
     for name, (path, shape, dtype) in sorted(slices.items()):
         part = opened[path].get_slice(name)

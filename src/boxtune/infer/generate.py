@@ -11,6 +11,7 @@ import torch
 from PIL.Image import Image
 
 from boxtune.boxes import Boxes
+from boxtune.errors import DataError
 from boxtune.families import Problem
 from boxtune.finetune.encode import Encoder, Example, collate_for_prediction
 from boxtune.finetune.load import Loaded
@@ -45,20 +46,54 @@ def answer_images(
     `images` open an upright RGB image when called, `sizes` are their (width, height); images of like length are
     answered together. An image that cannot be opened raises: nobody's answer is ever made up.
     """
+    answers: dict[int, Answer] = {}
+    made = iter_answers(loaded, encoder, images, sizes=sizes, max_new_tokens=max_new_tokens, at_once=at_once)
+    for i, answer in made:
+        if isinstance(answer, DataError):
+            raise answer
+        answers[i] = answer
+        progress(1)
+    return [answers[i] for i in range(len(images))]
+
+
+def iter_answers(
+    loaded: Loaded,
+    encoder: Encoder,
+    images: Sequence[Callable[[], Image]],
+    *,
+    sizes: Sequence[tuple[int, int]],
+    max_new_tokens: int,
+    at_once: int,
+) -> Iterator[tuple[int, Answer | DataError]]:
+    """(place, answer) of every image as soon as its batch is done, shortest prompts first.
+
+    An image that cannot be opened comes with the DataError it raised. Each image is opened once, and `at_once` of
+    them are in memory.
+    """
     lengths = [
         encoder.family.num_image_tokens(encoder.family.seen_wh(s, encoder.min_pixels, encoder.max_pixels))
         for s in sizes
     ]
     order = sorted(range(len(images)), key=lambda i: (lengths[i], i))
-    answers: dict[int, Answer] = {}
-    with _evaluating(loaded.model):
-        for start in range(0, len(order), at_once):
-            batch = order[start : start + at_once]
-            examples = [encoder.encode_image(images[i]()) for i in batch]
-            for i, answer in zip(batch, _answer(loaded, encoder, examples, max_new_tokens), strict=True):
-                answers[i] = answer
-            progress(len(batch))
-    return [answers[i] for i in range(len(images))]
+    for start in range(0, len(order), at_once):
+        examples: dict[int, Example] = {}
+        for i in order[start : start + at_once]:
+            try:
+                examples[i] = encoder.encode_image(images[i]())
+            except DataError as error:
+                yield i, error
+        if examples:
+            with _evaluating(loaded.model):
+                answers = _answer(loaded, encoder, list(examples.values()), max_new_tokens)
+            yield from zip(examples, answers, strict=True)
+
+
+def require_shape(encoder: Encoder, size_wh: tuple[int, int], name: str) -> None:
+    """Raises DataError, naming the image, where the family's resize rule refuses its width and height."""
+    try:
+        encoder.family.seen_wh(size_wh, encoder.min_pixels, encoder.max_pixels)
+    except ValueError as error:
+        raise DataError(f"{name} cannot be shown to the model: {error}", where=name, fix="crop it") from error
 
 
 @torch.no_grad()

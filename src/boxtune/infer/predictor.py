@@ -15,10 +15,10 @@ from boxtune.boxes import Boxes
 from boxtune.data import open_image
 from boxtune.errors import DataError, ModelError
 from boxtune.finetune.encode import Encoder
-from boxtune.finetune.load import Loaded, build_encoder, choose_placement, load_base
+from boxtune.finetune.load import Loaded, Placement, build_encoder, choose_placement, load_base
 from boxtune.finetune.reload import load_adapter
 from boxtune.finetune.source import ModelSource, fingerprint
-from boxtune.infer.generate import Answer, answer_images
+from boxtune.infer.generate import Answer, answer_images, require_shape
 
 Picture = str | Path | Image | np.ndarray
 
@@ -53,8 +53,11 @@ class Predictor:
         return boxes if many else boxes[0]
 
     def answer(self, sources: Sequence[Picture]) -> list[Answer]:
-        """The full answers: text, boxes, problems."""
+        """The full answers: text, boxes, problems. DataError names an image that cannot be answered."""
         images = [open_image(Path(source) if isinstance(source, str) else source) for source in sources]
+        for number, (source, image) in enumerate(zip(sources, images, strict=True), start=1):
+            named = source if isinstance(source, str | Path) else getattr(source, "filename", "") or f"image {number}"
+            require_shape(self.encoder, image.size, str(named))
         return answer_images(
             self.loaded,
             self.encoder,
@@ -92,7 +95,7 @@ def load_predictor(path: str | Path, find_source: Callable[[str], ModelSource]) 
             where=str(source.folder),
             fix=f"put back the weights of {card['model']} as they were, or train again",
         )
-    placement = choose_placement(card["quantization"], "auto")
+    placement = _place(card["quantization"], card["precision"])
     loaded = load_base(source, placement, min_pixels=card["min_pixels"], max_pixels=card["max_pixels"])
     encoder = build_encoder(loaded, card["classes"])
     if encoder.family.prompt(encoder.classes, 0) != card["prompt"]:
@@ -106,3 +109,13 @@ def load_predictor(path: str | Path, find_source: Callable[[str], ModelSource]) 
         encoder=encoder,
         max_new_tokens=card["max_new_tokens"],
     )
+
+
+def _place(quantization: str, precision: str) -> Placement:
+    """As it was trained; where this machine cannot compute so, as it can, and that is said."""
+    try:
+        return choose_placement(quantization, precision)
+    except ModelError:
+        placement = choose_placement(quantization, "auto")
+        print(f"trained in {precision}, which this machine cannot do: predicting in {placement.precision}", flush=True)
+        return placement

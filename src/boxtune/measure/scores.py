@@ -94,7 +94,8 @@ def score_predictions(
     - `precision`, `recall`, `f1`: all boxes of all classes pooled, at IoU 0.5 with as many one-to-one pairs as there
       can be. Recall can therefore exceed `iou_above_50` by the pairs that the largest sum gives up.
     - `detection_rate`: share of images with truth that got at least one box, right or wrong.
-    - `empty_correct_rate`: share of images without any box, crowd and ignored ones included, that got none.
+    - `empty_correct_rate`: share of images without any box, crowd and ignored ones included, that got none, in an
+      answer without a problem.
     - `parse_failure_rate`, `truncated_rate`: share of answers. `duplicate_rate`: share of predicted boxes that overlap
       an earlier box of the same label in the same image with an IoU of 0.9 or more.
 
@@ -108,7 +109,7 @@ def score_predictions(
     num_predictions = sum(len(said.boxes) for _, said in pairs)
     num_repeated = sum(int(repeated(said.boxes, threshold=REPEATED_AT).sum()) for _, said in pairs)
     answered = [len(said.boxes) > 0 for sample, said in pairs if len(sample.targets)]
-    left_empty = [len(said.boxes) == 0 for sample, said in pairs if not len(sample.boxes)]
+    left_empty = [len(said.boxes) == 0 and not said.problems for sample, said in pairs if not len(sample.boxes)]
     failed = [any(problem.kind in PARSE_FAILURES for problem in said.problems) for _, said in pairs]
     return {
         **scores,
@@ -177,7 +178,8 @@ def rank_images(samples: Sequence[Sample], predictions: Sequence[Prediction]) ->
 
     Quality is the summed IoU of the one-to-one partners over the larger of the numbers of truth and of predicted
     boxes (those on crowd or ignored boxes left out), so that a missed box and an invented one cost the same. An image
-    without truth that is answered with no box has 1. Raises ValueError as `score_predictions` does.
+    without truth that is answered with no box has 1, and 0 if that answer has a problem. Raises ValueError as
+    `score_predictions` does.
     """
     rows = [(sample.image_id, _quality(sample, said)) for sample, said in _require_pairs(samples, predictions)]
     return sorted(rows, key=lambda row: (-row[1], row[0]))
@@ -267,7 +269,10 @@ def _quality(sample: Sample, said: Prediction) -> float:
     """How well one image was answered; see `rank_images`."""
     set_aside = count_matches(sample, said.boxes, threshold=FOUND_AT).set_aside
     num_boxes = max(len(sample.targets), len(said.boxes) - set_aside)
-    return float(match_ious(sample.targets, said.boxes).sum() / num_boxes) if num_boxes else 1.0
+    if not num_boxes:
+        # Saying in sound words that there is nothing is right; saying nothing that can be read is not.
+        return 0.0 if said.problems else 1.0
+    return float(match_ious(sample.targets, said.boxes).sum() / num_boxes)
 
 
 def _bootstrap(differences: Float[np.ndarray, " n"], seed: int, num_resamples: int) -> dict[str, float | None]:

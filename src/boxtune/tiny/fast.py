@@ -91,7 +91,7 @@ def vision_block(block: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tens
     qkv = block.attn.qkv(block.norm1(x)).view(batch, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
     mixed = F.scaled_dot_product_attention(rotate(qkv[0], cos, sin), rotate(qkv[1], cos, sin), qkv[2])
     x = x + block.attn.proj(mixed.transpose(1, 2).reshape(batch, length, width))
-    return x + block.mlp(block.norm2(x))  # type: ignore[no-any-return]
+    return x + block.mlp(block.norm2(x))
 
 
 def language_layer(layer: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -103,11 +103,9 @@ def language_layer(layer: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Te
         projection(hidden).view(batch, length, -1, attention.head_dim).transpose(1, 2)
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    mixed = F.scaled_dot_product_attention(
-        rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True, enable_gqa=True
-    )
+    mixed = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True, enable_gqa=True)
     x = x + attention.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
-    return x + layer.mlp(layer.post_attention_layernorm(x))  # type: ignore[no-any-return]
+    return x + layer.mlp(layer.post_attention_layernorm(x))
 
 
 class FastForward:
@@ -129,7 +127,7 @@ class FastForward:
         for block in visual.blocks:
             x = self.vision_block(block, x, grid.vision_cos, grid.vision_sin)
         merger = visual.merger
-        return merger.mlp(merger.ln_q(x).reshape(len(x), grid.num_tokens, -1))  # type: ignore[no-any-return]
+        return merger.mlp(merger.ln_q(x).reshape(len(x), grid.num_tokens, -1))
 
     def read(
         self,

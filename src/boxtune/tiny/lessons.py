@@ -23,13 +23,14 @@ from boxtune.families.qwen2_vl import (
     REF_END,
     REF_START,
 )
+from boxtune.tiny.scene_names import NAMES, absent_names
 
 MAX_ASKED = 6
 """Most names in one question."""
 NAME_TOKENS = 8
 """Tokens kept for one name; longer ones are refused."""
-Mask = torch.Tensor
-Rows = tuple[torch.Tensor, Mask]
+Rows = tuple[torch.Tensor, torch.Tensor]
+"""Tokens and the mask of those that are there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,12 @@ class Lesson:
 
 
 class Teacher:
-    """Makes lessons about scenes whose labels index `names`."""
+    """Makes lessons about scenes."""
 
-    def __init__(self, tokenizer: Any, names: Sequence[str], device: torch.device) -> None:
-        self.device, self.num_names = device, len(names)
+    def __init__(self, tokenizer: Any, device: torch.device) -> None:
+        self.device, self.num_names = device, len(NAMES)
+        levels, fair = absent_names()
+        self.levels, self.fair = torch.tensor(levels, device=device), torch.tensor(fair, device=device)
         self.pad: int = tokenizer.pad_token_id
 
         def ids(text: str) -> torch.Tensor:
@@ -70,7 +73,7 @@ class Teacher:
         self.head = ids(prompt[prompt.index(IMAGE) + len(IMAGE) : prompt.index("\0")])
         self.tail = ids(prompt[prompt.index("\0") + 1 :])
         self.comma, self.nothing, self.end = ids(", "), ids(NOTHING), ids(END_OF_TURN)
-        self.names, self.name_mask = table(names, NAME_TOKENS)
+        self.names, self.name_mask = table(NAMES, NAME_TOKENS)
         self.numbers, self.number_mask = table([str(number) for number in range(BINS + 1)], 4)
         self.ref_start, self.ref_end = ids(REF_START), ids(REF_END + BOX_START + "(")
         self.between, self.middle, self.box_end = ids(","), ids("),("), ids(")" + BOX_END)
@@ -100,8 +103,11 @@ class Teacher:
         # A random key for every name; the smallest keys among the present, and among the absent, are taken.
         key = uniform(batch, self.num_names)
         rank_present = torch.where(present, key, 9.0).argsort(1).argsort(1)
-        rank_absent = torch.where(present, 9.0, key).argsort(1).argsort(1)
-        taken = (present & (rank_present < wanted)) | (~present & (rank_absent < extra))
+        # Absent ones only from the level at which the scene is named (see `absent_names`).
+        level = torch.where(present, self.levels, 0).max(1).values
+        fair = self.fair[level] & ~present
+        rank_absent = torch.where(fair, key, 9.0).argsort(1).argsort(1)
+        taken = (present & (rank_present < wanted)) | (fair & (rank_absent < extra))
         order = torch.where(taken, uniform(batch, self.num_names), 9.0)
         key, asked = order.sort(1)
         return torch.where(key[:, :MAX_ASKED] < 9, asked[:, :MAX_ASKED], -1)
@@ -126,9 +132,12 @@ class Teacher:
         names, name_mask = self.names[asked.clamp(min=0)], self.name_mask[asked.clamp(min=0)] & (asked >= 0)[..., None]
         if alias is not None:
             renamed = alias[1].any(1)
-            names[renamed, 0], name_mask[renamed, 0] = alias[0][renamed], alias[1][renamed]
+            first = torch.where(renamed[:, None], alias[0], names[:, 0])
+            first_mask = torch.where(renamed[:, None], alias[1], name_mask[:, 0])
+            names = torch.cat([first[:, None], names[:, 1:]], dim=1)
+            name_mask = torch.cat([first_mask[:, None], name_mask[:, 1:]], dim=1)
 
-        def fixed(row: torch.Tensor, where: Mask | None = None) -> Rows:
+        def fixed(row: torch.Tensor, where: torch.Tensor | None = None) -> Rows:
             mask = torch.ones((batch, len(row)), dtype=torch.bool, device=self.device)
             return row.expand(batch, -1), mask if where is None else mask & where[:, None]
 
@@ -147,27 +156,31 @@ class Teacher:
         rank, bins = rank.gather(1, order), bins.gather(1, order[..., None].expand(-1, -1, 4))
         said = rank < 99
 
-        answer = [fixed(self.nothing, ~said.any(1))]
-        for place in range(labels.shape[1]):
-            is_there = said[:, place]
-            which = rank[:, place].clamp(max=asked.shape[1] - 1)[:, None, None].expand(-1, -1, NAME_TOKENS)
-            digits = [
-                (self.numbers[bins[:, place, i]], self.number_mask[bins[:, place, i]] & is_there[:, None])
-                for i in range(4)
-            ]
-            answer += [
-                fixed(self.ref_start, is_there),
-                (names.gather(1, which)[:, 0], name_mask.gather(1, which)[:, 0] & is_there[:, None]),
-                fixed(self.ref_end, is_there),
-                digits[0],
-                fixed(self.between, is_there),
-                digits[1],
-                fixed(self.middle, is_there),
-                digits[2],
-                fixed(self.between, is_there),
-                digits[3],
-                fixed(self.box_end, is_there),
-            ]
+        # All objects at once: (batch, n, width) for each stretch of their text.
+        num = labels.shape[1]
+        which = rank.clamp(max=asked.shape[1] - 1)[..., None].expand(-1, -1, NAME_TOKENS)
+        numbers, number_mask = self.numbers[bins], self.number_mask[bins]
+
+        def every(row: torch.Tensor) -> Rows:
+            tokens = row.expand(batch, num, -1)
+            return tokens, torch.ones_like(tokens, dtype=torch.bool)
+
+        stretches = [
+            every(self.ref_start),
+            (names.gather(1, which), name_mask.gather(1, which)),
+            every(self.ref_end),
+            (numbers[:, :, 0], number_mask[:, :, 0]),
+            every(self.between),
+            (numbers[:, :, 1], number_mask[:, :, 1]),
+            every(self.middle),
+            (numbers[:, :, 2], number_mask[:, :, 2]),
+            every(self.between),
+            (numbers[:, :, 3], number_mask[:, :, 3]),
+            every(self.box_end),
+        ]
+        objects = torch.cat([tokens for tokens, _ in stretches], dim=2)
+        there = torch.cat([mask for _, mask in stretches], dim=2) & said[..., None]
+        answer = [fixed(self.nothing, ~said.any(1)), (objects.flatten(1), there.flatten(1))]
         answer.append(fixed(self.end))
         return self._compact(question, answer, length)
 

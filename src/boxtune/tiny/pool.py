@@ -53,8 +53,8 @@ class Pool:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`num` scenes with at most `most` objects through windows of random place and size.
 
-        Gives uint8 images (num, 3, height, width), boxes in 0..1 of the window (num, most, 4) and labels (num, most), -1
-        where there is no object, or too little of it in the window.
+        Gives uint8 images (num, 3, height, width), boxes in 0..1 of the window (num, most, 4) and labels (num, most),
+        -1 where there is no object, or too little of it in the window.
         """
         device = self.images.device
 
@@ -72,7 +72,9 @@ class Pool:
         theta[:, 0, 0], theta[:, 1, 1] = share[:, 0], share[:, 1]
         theta[:, :, 2] = 2 * corner + share - 1
         flow = F.affine_grid(theta, [num, 3, height, width], align_corners=False)
-        images = F.grid_sample(self.images[which].float(), flow, mode="bilinear", padding_mode="border", align_corners=False)
+        images = F.grid_sample(
+            self.images[which].float(), flow, mode="bilinear", padding_mode="border", align_corners=False
+        )
         gain = torch.exp(0.3 * (uniform(num, 3, 1, 1) - 0.5)) * torch.exp(0.5 * (uniform(num, 1, 1, 1) - 0.5))
         images = (images * gain + 40 * (uniform(num, 1, 1, 1) - 0.5)).clamp(0, 255).round().to(torch.uint8)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -55,7 +56,7 @@ class Plan:
     auxiliary: float = 1.0
     average: float = 0.999
     pool: int = 60_000
-    fresh: int = 30
+    fresh: int = 60
     seed: int = 0
     device: str = "cuda"
     compiled: bool = True
@@ -81,7 +82,9 @@ def auxiliary_loss(
     x = ((torch.arange(columns, device=device) + 0.5) / columns).repeat(rows)
     centre = torch.stack([x, y], dim=-1)
     there = (labels >= 0)[:, None]
-    inside = (centre[None, :, None] > unit[:, None, :, :2]).all(-1) & (centre[None, :, None] < unit[:, None, :, 2:]).all(-1)
+    inside = (centre[None, :, None] > unit[:, None, :, :2]).all(-1) & (
+        centre[None, :, None] < unit[:, None, :, 2:]
+    ).all(-1)
     area = (unit[..., 2:] - unit[..., :2]).prod(-1)[:, None].expand(-1, len(centre), -1)
     area, which = torch.where(inside & there, area, 9.0).min(-1)
     hit = area < 9
@@ -109,7 +112,7 @@ class Pretraining:
         processor = build_image_processor()
         self.mean = torch.tensor(processor.image_mean, device=self.device)
         self.std = torch.tensor(processor.image_std, device=self.device)
-        self.teacher = Teacher(self.tokenizer, NAMES, self.device)
+        self.teacher = Teacher(self.tokenizer, self.device)
         self.grids = [build_grid(self.model, rows, columns, self.device) for rows, columns in GRIDS]
         self.ropes = {
             (grid.rows, grid.columns, length): build_rope(
@@ -137,11 +140,14 @@ class Pretraining:
         warm = min(1.0, (self.done + 1) / self.plan.warmup)
         return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
-    def lesson(self, pool: Pool, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Grid, Lesson]:
+    def lesson(
+        self, pool: Pool, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Grid, Lesson]:
         """Patches, boxes in 0..1, labels, grid and token rows of one batch."""
-        pick = torch.rand(2, generator=generator, device=self.device).tolist()
-        grid = self.grids[_choose(pick[0], GRID_SHARES)]
-        most, length = list(LENGTHS.items())[_choose(pick[1], LENGTH_SHARES)]
+        # Chosen on the CPU: reading a number back from the GPU would wait for the step before.
+        choose = random.Random(self.plan.seed * 1_000_003 + self.done)
+        grid = choose.choices(self.grids, GRID_SHARES)[0]
+        most, length = choose.choices(list(LENGTHS.items()), LENGTH_SHARES)[0]
         images, unit, labels = pool.take(self.plan.batch, most, grid.rows * 14, grid.columns * 14, generator)
         asked = self.teacher.choose(labels, generator)
         lesson = self.teacher.teach(labels, unit, asked, length, alias=self._alias(labels, asked, generator))
@@ -196,7 +202,7 @@ class Pretraining:
         maker = SceneMaker(side=Pool.SIDE, device=self.device)
         pool = Pool(maker, plan.pool, seed=plan.seed * 1_000_003 + self.done)
         generator = torch.Generator(self.device).manual_seed(plan.seed + self.done)
-        started = kept = time.monotonic() - self.seconds
+        started = time.monotonic() - self.seconds
         kept = time.monotonic()
         while self.done < plan.steps and self.seconds < plan.minutes * 60:
             progress = max(self.done / plan.steps, self.seconds / (plan.minutes * 60))
@@ -260,14 +266,6 @@ def write_weights(weights: dict[str, torch.Tensor], config: Any, tokenizer: Any,
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     build_image_processor().save_pretrained(folder)
-
-
-def _choose(at: float, shares: tuple[float, ...]) -> int:
-    for place, share in enumerate(shares):
-        at -= share
-        if at < 0:
-            return place
-    return len(shares) - 1
 
 
 def main(argv: list[str] | None = None) -> None:

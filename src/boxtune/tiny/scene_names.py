@@ -129,3 +129,34 @@ LABELS: np.ndarray = np.array(
 def kinds_of(*categories: str) -> np.ndarray:
     """The indices in KINDS of every kind of these categories."""
     return np.array([i for i, kind in enumerate(KINDS) if kind.category in categories])
+
+
+def level_of(name: str) -> int:
+    """The level at which a name is used."""
+    if name in {kind.group for kind in KINDS}:
+        return GROUPED
+    if name.endswith(" shape"):
+        return BY_COLOUR
+    return PLAIN if name in KIND else TINTED
+
+
+def absent_names() -> tuple[list[int], list[list[bool]]]:
+    """The level of each name, and for each level which names may be asked for where nothing bears them.
+
+    A scene that says "star" holds a thing that is truly a "red star", so names of other levels are no fair question;
+    nor are those of plain outlines, since an unnamed sheet or spot may have one.
+    """
+    levels = [level_of(name) for name in NAMES]
+    unfair = {"rectangle", "square", "ellipse", "circle", "shape", "trapezoid"}
+    tinted = {name.split(" ", 1)[1] for name, level in zip(NAMES, levels, strict=True) if level == TINTED}
+    shapes = {kind.name for kind in KINDS if kind.category == "shape"}
+    grouped = {kind.name for kind in KINDS if kind.group}
+    hidden = {PLAIN: set(), TINTED: tinted, BY_COLOUR: shapes | {"figurine"}, GROUPED: grouped}
+    fair = [
+        [
+            used in (PLAIN, level) and name not in hidden[level] and name.rpartition(" ")[2] not in unfair
+            for name, used in zip(NAMES, levels, strict=True)
+        ]
+        for level in (PLAIN, TINTED, BY_COLOUR, GROUPED)
+    ]
+    return levels, fair

@@ -1,0 +1,52 @@
+"""The run card, which binds what prediction must repeat, and the environment that a run was made in."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from boxtune import __version__
+from boxtune.finetune.encode import Encoder
+from boxtune.finetune.load import Loaded
+from boxtune.finetune.source import fingerprint
+
+
+def build_card(loaded: Loaded, encoder: Encoder, max_new_tokens: int) -> dict[str, Any]:
+    """The run card: what prediction must repeat, bound to the weights it was trained on."""
+    source = loaded.source
+    # A folder is named by where it is; a hub id, and the embedded model, by what the user wrote.
+    is_folder = Path(source.ref).expanduser().is_dir()
+    return {
+        "model": str(source.folder.absolute()) if is_folder else source.ref,
+        "base_fingerprint": fingerprint(source.folder),
+        "family": source.family.name,
+        "prompt": source.family.prompt(encoder.classes, 0),
+        "classes": list(encoder.classes),
+        "quantization": loaded.placement.quantization,
+        "precision": loaded.placement.precision,
+        "min_pixels": encoder.min_pixels,
+        "max_pixels": encoder.max_pixels,
+        "max_new_tokens": max_new_tokens,
+        "versions": read_environment()["versions"],
+    }
+
+
+def read_environment() -> dict[str, Any]:
+    """Versions, machine and command line: what is needed to repeat the run."""
+    packages = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "versions": {"boxtune": __version__, **{name: metadata.version(name) for name in packages}},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "command": sys.argv,
+    }
