@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from boxtune.artifacts import RunFolder, write_json, write_text
 from boxtune.config import Resolved
-from boxtune.data import Dataset, Sample, write_split
+from boxtune.data import MAX_LEFT_OUT, Dataset, Sample, write_split
 from boxtune.errors import DataError, Finding, NotLearningError, name_some
 
 if TYPE_CHECKING:
     from boxtune.finetune import Plan
     from boxtune.guard import Verdict
-
-MAX_BROKEN_SHARE = 0.01
-"""Share of the training images that may turn out to be broken (DESIGN section 4)."""
 
 
 class Journal:
@@ -106,7 +103,7 @@ class Journal:
             with path.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps({"image": str(sample.image), "why": error.what}) + "\n")
             self.say(f"left out: {sample.image}: {error.what}")
-        if len(known) > MAX_BROKEN_SHARE * self.num_train:
+        if len(known) > MAX_LEFT_OUT * self.num_train:
             raise DataError(
                 f"{len(known)} of {self.num_train} training images cannot be opened, more than 1 %",
                 where=name_some(sorted(known)),

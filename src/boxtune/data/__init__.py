@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boxtune.data.broken import leave_out_broken
+from boxtune.data.broken import MAX_LEFT_OUT, leave_out_broken
 from boxtune.data.formats import FORMATS, Format, read_dataset
 from boxtune.data.images import MAX_PIXELS, open_image, read_size
 from boxtune.data.inspect import Inspection, inspect_dataset, inspect_path
@@ -11,6 +11,7 @@ from boxtune.data.split import image_name, limit_split, require_validation, writ
 
 __all__ = [
     "FORMATS",
+    "MAX_LEFT_OUT",
     "MAX_PIXELS",
     "Dataset",
     "Format",

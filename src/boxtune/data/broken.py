@@ -22,7 +22,11 @@ class Seen:
     orientation: int = 1
 
 
-def leave_out_broken(dataset: Dataset, *, open_all: bool = False, max_share: float = 0.01) -> Dataset:
+MAX_LEFT_OUT = 0.01
+"""Share of the training images or samples that may be left out, by name (DESIGN section 4)."""
+
+
+def leave_out_broken(dataset: Dataset, *, open_all: bool = False, max_share: float = MAX_LEFT_OUT) -> Dataset:
     """The data set without its unusable training images, each of them named in a finding.
 
     Unusable is an image that is missing, cannot be identified, or whose upright size is not the declared one. Only

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from boxtune.data import Dataset, Sample
+from boxtune.data import MAX_LEFT_OUT, Dataset, Sample
 from boxtune.errors import DataError, Finding, name_some
 from boxtune.finetune.encode import Encoder
-
-MAX_SHARE = 0.01
-"""Share of the training samples that may be left out (DESIGN section 4)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +47,7 @@ def fit_samples(dataset: Dataset, encoder: Encoder, max_positions: int) -> tuple
         if not refused:
             continue
         seen = f"{len(refused)} of {len(samples)} samples of {split} do not fit the model"
-        if split != "train" or len(refused) > MAX_SHARE * len(samples):
+        if split != "train" or len(refused) > MAX_LEFT_OUT * len(samples):
             raise DataError(
                 seen,
                 where=name_some(refused),
