@@ -8,8 +8,9 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from boxtune.config import FOREIGN, PATHS, Resolved, Tracker, describe_settings, full_path, parse_pairs, read_settings
+from boxtune.config import FOREIGN, PATHS, Resolved, describe_settings, full_path, parse_pairs, read_settings
 from boxtune.errors import ConfigError
+from boxtune.settings import Tracker
 
 NEEDED = {"model": "tiny", "data": "photos"}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boxtune.artifacts import RunFolder, cache_folder, write_json
-from boxtune.config import Settings, read_settings
+from boxtune.config import read_settings
 from boxtune.data import (
     Dataset,
     Sample,
@@ -29,6 +29,7 @@ from boxtune.errors import DataError, Finding, NotLearningError
 from boxtune.journal import Journal
 from boxtune.measure import Prediction, cache_key, cached_predictions, coco_results, compare, score_predictions
 from boxtune.report import score_table, write_gallery
+from boxtune.settings import Settings
 
 if TYPE_CHECKING:
     from boxtune.boxes import Boxes
@@ -125,19 +126,7 @@ def _model_defaults(source: ModelSource) -> tuple[dict[str, Any], str]:
     from boxtune.tiny.model import DEFAULTS
 
     defaults = DEFAULTS if source.ref == TINY else source.family.defaults
-    values = {
-        "adapter.recipe": defaults.recipe,
-        "adapter.r": defaults.r,
-        "adapter.alpha": defaults.alpha,
-        "adapter.dropout": defaults.dropout,
-        "train.learning_rate": defaults.learning_rate,
-        "train.epochs": defaults.epochs,
-        "train.effective_batch": defaults.effective_batch,
-        "train.micro_batch": defaults.micro_batch,
-        "image.min_pixels": defaults.min_pixels,
-        "image.max_pixels": defaults.max_pixels,
-    }
-    return values, f"{'model' if source.ref == TINY else 'family'}: {defaults.source}"
+    return defaults.as_settings(), f"{'model' if source.ref == TINY else 'family'}: {defaults.source}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,14 +253,16 @@ def train_adapter(
 
     valid = limit_split(dataset.splits["valid"], settings.eval.images)
     splits = {"train": dataset.splits["train"], "valid": valid}
+    collator = TrainingCollator(encoder, splits, journal.leave_out_while_training, settings.data.augment, settings.seed)
     with watch_adapter(lambda model: journal.stage("adapted", model, plan)):
         trainer = build_trainer(
             base.loaded,
             plan,
             settings,
             splits,
-            TrainingCollator(encoder, splits, journal.leave_out_while_training),
+            collator,
             [
+                on.TellEpoch(collator),
                 on.WriteMetrics(folder.metrics),
                 on.KeepBest(folder, save),
                 on.SealCheckpoints(folder),
@@ -356,13 +347,13 @@ def write_scores(
         if predictions is not None:
             write_json(folder.predictions / f"{name}.json", coco_results(predictions, scored, classes))
             scores[name] = score_predictions(scored, predictions, classes)
+    told = ["", score_table(scores), ""]
     if untuned is not None:
         scores["paired"] = compare(untuned, tuned, scored, seed=settings.seed)
+        told.append(scores["paired"]["sentence"])
     write_json(folder.scores, scores)
     sheets = write_gallery(folder.pictures, scored, tuned)
-    journal.say("", score_table(scores), "")
-    if untuned is not None:
-        journal.say(scores["paired"]["sentence"])
+    journal.say(*told)
     verdict = journal.end(scores)
     journal.say(f"run folder: {folder.path}", f"pictures:   {', '.join(str(sheet) for sheet in sheets)}")
     if verdict["word"] == "not learning":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-LEAVES = "artifacts boxes config errors pictures"
+LEAVES = "artifacts boxes config errors pictures settings"
 STAGES = "families data finetune guard infer measure report serve ship tiny"
 
 # Part of src/boxtune -> the parts of ours that it may import, itself apart.

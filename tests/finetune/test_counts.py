@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from boxtune.config import AdapterSettings
 from boxtune.families import FAMILIES
 from boxtune.finetune.adapters import plan_adapter
 from boxtune.guard import Ledger, check_trainable
+from boxtune.settings import AdapterSettings
 
 BASE, TRAINABLE, ALL = 8_291_375_616, 161_480_704, 8_452_856_320
 

@@ -137,3 +137,26 @@ def test_a_broken_training_image_is_told_and_the_next_takes_its_place(
     assert torch.equal(batch["input_ids"][0], batch["input_ids"][1])
     with pytest.raises(DataError, match="broken"):
         collator([{"split": "valid", "i": 0}])
+
+
+def test_training_images_change_with_the_epoch_and_by_nothing_else(encoder: Encoder, samples: list[Sample]) -> None:
+    splits = {"train": samples[:3], "valid": samples[:3]}
+    collator = TrainingCollator(encoder, splits, None, ("flip", "turn", "crop", "colour"), seed=3)
+    rows = [{"split": "train", "i": i} for i in range(3)]
+    plain = [{"split": "valid", "i": i} for i in range(3)]
+    first = collator(rows)
+    # One by one, in another order, from another collator: the same.
+    again = TrainingCollator(encoder, splits, None, ("flip", "turn", "crop", "colour"), seed=3)
+    for i in (2, 0, 1):
+        alone = again([rows[i]])
+        length = int(alone["attention_mask"].sum())
+        assert torch.equal(alone["input_ids"][0, :length], first["input_ids"][i, :length])
+    collator.epoch = 1
+    second = collator(rows)
+    other = TrainingCollator(encoder, splits, None, ("flip", "turn", "crop", "colour"), seed=4)(rows)
+    unchanged = TrainingCollator(encoder, splits, None)(rows)
+    for batch in (second, other, unchanged):
+        assert first["pixel_values"].shape != batch["pixel_values"].shape or not torch.equal(
+            first["pixel_values"], batch["pixel_values"]
+        )
+    assert torch.equal(collator(plain)["pixel_values"], unchanged["pixel_values"])

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from boxtune.config import AdapterSettings
 from boxtune.errors import ModelError
 from boxtune.finetune import choose_placement, find_model, fingerprint, load_base, plan_adapter
 from boxtune.run import find_source
+from boxtune.settings import AdapterSettings
 
 BUDGET = {"min_pixels": 56 * 56, "max_pixels": 112 * 112}
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import boxtune.errors
-from boxtune.config import AdapterSettings
 from boxtune.finetune.adapters import keep_fp32, plan_adapter
 from boxtune.guard import Finding, Ledger, check_trainable, watch_adapter
 from boxtune.guard.ledger import num_parameters
+from boxtune.settings import AdapterSettings
 
 JOINT = AdapterSettings(recipe="joint", r=4, alpha=8, dropout=0.0)
 

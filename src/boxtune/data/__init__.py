@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from boxtune.data.augment import augment_image
 from boxtune.data.broken import MAX_LEFT_OUT, leave_out_broken
 from boxtune.data.formats import FORMATS, Format, read_dataset
 from boxtune.data.images import MAX_PIXELS, open_image, read_size
@@ -17,6 +18,7 @@ __all__ = [
     "Format",
     "Inspection",
     "Sample",
+    "augment_image",
     "image_name",
     "inspect_dataset",
     "inspect_path",

@@ -60,6 +60,15 @@ class Defaults:
     min_pixels: int
     max_pixels: int
 
+    def as_settings(self) -> dict[str, str | int | float]:
+        """Each value under its path in the settings tree."""
+        groups = {
+            "adapter": ("recipe", "r", "alpha", "dropout"),
+            "train": ("learning_rate", "epochs", "effective_batch", "micro_batch"),
+            "image": ("min_pixels", "max_pixels"),
+        }
+        return {f"{group}.{leaf}": getattr(self, leaf) for group, leaves in groups.items() for leaf in leaves}
+
 
 class Family(Protocol):
     """One model family. Text, patterns and plain arithmetic only: no torch, no processor objects."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from boxtune.config import AdapterSettings
 from boxtune.errors import ModelError
 from boxtune.families import Family
+from boxtune.settings import AdapterSettings
 
 RECIPES = {
     "language": ("language",),

@@ -114,6 +114,17 @@ class StopInTime(TrainerCallback):
         return control
 
 
+class TellEpoch(TrainerCallback):
+    """Sets `epoch` of the collator at the begin of each epoch, before workers are started with copies of it."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # A resumed epoch has a fraction behind it.
+        self.collator.epoch = int((state.epoch or 0.0) + 1e-6)
+
+
 class AtFirstEvaluation(TrainerCallback):
     """Calls `tell(model)` once, after the first evaluation behind the first step."""
 

@@ -6,18 +6,22 @@ prediction by construction, and what is supervised is exactly the answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image
 
 from boxtune.boxes import Boxes
-from boxtune.data import Sample, open_image
+from boxtune.data import Sample, augment_image, open_image
 from boxtune.errors import DataError
 from boxtune.families import Family, Frame
 
+Change = Callable[[Image, Boxes], tuple[Image, Boxes]]
 IGNORED = -100
 """Label of a token that is not supervised, as torch's cross entropy has it."""
 
@@ -26,9 +30,11 @@ IGNORED = -100
 class Example:
     """One image and its prompt, as ids and pixels; `answer_ids` is empty where there is no truth to learn.
 
-    `pixels` are the flattened patches (num_patches, patch_values), `grid_thw` their (1, rows, columns).
+    `classes` are the names that the prompt asks for. `pixels` are the flattened patches (num_patches, patch_values),
+    `grid_thw` their (1, rows, columns).
     """
 
+    classes: tuple[str, ...]
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
     pixels: torch.Tensor
@@ -60,12 +66,14 @@ class Encoder:
         """Token ids of a text, nothing added."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def answer_ids(self, boxes: Boxes, frame: Frame) -> tuple[int, ...]:
+    def answer_ids(self, boxes: Boxes, frame: Frame, classes: Sequence[str]) -> tuple[int, ...]:
         """Ids of the answer for these boxes (pixels of the upright original), the end of turn included."""
-        return (*self.ids(self.family.encode(boxes, frame, self.classes)), self.end_id)
+        return (*self.ids(self.family.encode(boxes, frame, classes)), self.end_id)
 
-    def encode_image(self, image: Image, boxes: Boxes | None = None) -> Example:
-        """An upright RGB image, with the answer for `boxes` if they are given.
+    def encode_image(
+        self, image: Image, boxes: Boxes | None = None, *, classes: Sequence[str] | None = None
+    ) -> Example:
+        """An upright RGB image, asked for `classes` (all of them if None), with the answer for `boxes` if given.
 
         The frame comes from the grid that the processor really made. Raises ValueError if the processor made another
         number of tokens than the family's rule says, for then lengths were measured wrong.
@@ -77,17 +85,20 @@ class Encoder:
         expected = self.family.seen_wh(image.size, self.min_pixels, self.max_pixels)
         if frame.seen_wh != expected:
             raise ValueError(f"the processor made {frame.seen_wh} of {image.size}, the family's rule says {expected}")
-        prompt = self.family.prompt(self.classes, self.family.num_image_tokens(frame.seen_wh))
+        asked = self.classes if classes is None else tuple(classes)
+        prompt = self.family.prompt(asked, self.family.num_image_tokens(frame.seen_wh))
         return Example(
+            classes=asked,
             prompt_ids=self.ids(prompt),
-            answer_ids=() if boxes is None else self.answer_ids(boxes, frame),
+            answer_ids=() if boxes is None else self.answer_ids(boxes, frame, asked),
             pixels=made["pixel_values"],
             grid_thw=made["image_grid_thw"],
             frame=frame,
         )
 
-    def encode_sample(self, sample: Sample) -> Example:
-        """A sample with its answer. DataError if the image cannot be opened or is not of the declared size."""
+    def encode_sample(self, sample: Sample, change: Change = lambda image, boxes: (image, boxes)) -> Example:
+        """A sample with its answer, after `change`. DataError if the image cannot be opened or is not of the declared
+        size."""
         image = open_image(sample.image)
         if image.size != sample.size_wh:
             raise DataError(
@@ -96,14 +107,14 @@ class Encoder:
                 where=str(sample.image),
                 fix="annotate the image as it is, or put back the image that was annotated",
             )
-        return self.encode_image(image, sample.targets)
+        return self.encode_image(*change(image, sample.targets))
 
     def measure(self, sample: Sample) -> tuple[int, int]:
         """Tokens of prompt and answer, from the declared size alone: the image is not opened."""
         seen = self.family.seen_wh(sample.size_wh, self.min_pixels, self.max_pixels)
         frame = Frame(original_wh=sample.size_wh, seen_wh=seen)
         blank = len(self.ids(self.family.prompt(self.classes, 0)))
-        return blank + self.family.num_image_tokens(seen), len(self.answer_ids(sample.targets, frame))
+        return blank + self.family.num_image_tokens(seen), len(self.answer_ids(sample.targets, frame, self.classes))
 
 
 def collate_for_training(examples: Sequence[Example], *, pad_id: int, image_token_id: int) -> dict[str, torch.Tensor]:
@@ -158,10 +169,21 @@ class TrainingCollator:
     A row is `{"split": name, "i": place}`. A training image that turns out to be broken is left out and the next
     good sample takes its place, so that batches keep their size; `on_broken(sample, error)` is told each time and
     decides when it is too much. A broken image of any other split raises.
+
+    Training images go through the `changes` of `data.augment`, drawn from (seed, epoch, image id) alone, so that a
+    resumed run and any number of workers see the same; `epoch` is set at the begin of each.
     """
 
-    def __init__(self, encoder: Encoder, splits: Mapping[str, Sequence[Sample]], on_broken: Any) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        splits: Mapping[str, Sequence[Sample]],
+        on_broken: Any,
+        changes: Collection[str] = (),
+        seed: int = 0,
+    ) -> None:
         self.encoder, self.splits, self.on_broken = encoder, splits, on_broken
+        self.changes, self.seed, self.epoch = tuple(changes), seed, 0
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         examples = [self._example(row["split"], row["i"]) for row in rows]
@@ -172,7 +194,11 @@ class TrainingCollator:
         for step in range(len(samples)):
             sample = samples[(place + step) % len(samples)]
             try:
-                return self.encoder.encode_sample(sample)
+                if split != "train" or not self.changes:
+                    return self.encoder.encode_sample(sample)
+                key = (self.seed, self.epoch, zlib.crc32(str(sample.image_id).encode()))
+                rng = np.random.default_rng(key)
+                return self.encoder.encode_sample(sample, partial(augment_image, changes=self.changes, rng=rng))
             except DataError as error:
                 if split != "train":
                     raise

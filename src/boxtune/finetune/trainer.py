@@ -11,12 +11,12 @@ from typing import Any
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from boxtune.config import Settings
 from boxtune.data import Sample
 from boxtune.errors import ConfigError
 from boxtune.finetune.adapters import Plan, keep_fp32
 from boxtune.finetune.encode import TrainingCollator
 from boxtune.finetune.load import Loaded
+from boxtune.settings import Settings
 
 
 def build_trainer(

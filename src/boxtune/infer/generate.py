@@ -39,15 +39,19 @@ def answer_images(
     sizes: Sequence[tuple[int, int]],
     max_new_tokens: int,
     at_once: int,
+    classes: Sequence[Sequence[str]] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Answer]:
     """One answer for each image, in the order given.
 
     `images` open an upright RGB image when called, `sizes` are their (width, height); images of like length are
-    answered together. An image that cannot be opened raises: nobody's answer is ever made up.
+    answered together. Each image is asked for its own of `classes`, or for all those of the encoder. An image that
+    cannot be opened raises: nobody's answer is ever made up.
     """
     answers: dict[int, Answer] = {}
-    made = iter_answers(loaded, encoder, images, sizes=sizes, max_new_tokens=max_new_tokens, at_once=at_once)
+    made = iter_answers(
+        loaded, encoder, images, sizes=sizes, max_new_tokens=max_new_tokens, at_once=at_once, classes=classes
+    )
     for i, answer in made:
         if isinstance(answer, DataError):
             raise answer
@@ -64,6 +68,7 @@ def iter_answers(
     sizes: Sequence[tuple[int, int]],
     max_new_tokens: int,
     at_once: int,
+    classes: Sequence[Sequence[str]] | None = None,
 ) -> Iterator[tuple[int, Answer | DataError]]:
     """(place, answer) of every image as soon as its batch is done, shortest prompts first.
 
@@ -79,7 +84,7 @@ def iter_answers(
         examples: dict[int, Example] = {}
         for i in order[start : start + at_once]:
             try:
-                examples[i] = encoder.encode_image(images[i]())
+                examples[i] = encoder.encode_image(images[i](), classes=None if classes is None else classes[i])
             except DataError as error:
                 yield i, error
         if examples:
@@ -123,7 +128,7 @@ def _read(encoder: Encoder, ids: list[int], example: Example) -> Answer:
     kept = ids[: ids.index(encoder.end_id)] if ended else ids
     # Special tokens carry the boxes: they must not be skipped.
     text = encoder.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    decoded = encoder.family.decode(text, example.frame, encoder.classes, ended=ended)
+    decoded = encoder.family.decode(text, example.frame, example.classes, ended=ended)
     return Answer(text=text, boxes=decoded.boxes, problems=decoded.problems, truncated=not ended)
 
 

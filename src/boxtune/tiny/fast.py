@@ -115,8 +115,9 @@ class FastForward:
         self.model = model
         self.vision_block, self.language_layer = vision_block, language_layer
         if compiled:
-            self.vision_block = torch.compile(vision_block)
-            self.language_layer = torch.compile(language_layer)
+            # One compilation for every grid and length.
+            self.vision_block = torch.compile(vision_block, dynamic=True)
+            self.language_layer = torch.compile(language_layer, dynamic=True)
 
     def see(self, patches: torch.Tensor, grid: Grid) -> torch.Tensor:
         """Patches (batch, patches, values) -> visual tokens (batch, tokens, width of the language tower)."""
@@ -144,7 +145,7 @@ class FastForward:
         """
         language = self.model.model.language_model
         embed = language.embed_tokens
-        x = torch.cat([embed(before), tokens.to(embed.weight.dtype), embed(after)], dim=1)
+        x = torch.cat([embed(before).to(tokens.dtype), tokens, embed(after).to(tokens.dtype)], dim=1)
         tapped = None
         start, stop = before.shape[1], before.shape[1] + tokens.shape[1]
         for number, layer in enumerate(language.layers):

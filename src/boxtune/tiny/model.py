@@ -1,24 +1,19 @@
 """The embedded model: a Qwen2-VL of some millions of parameters, with a small tokenizer of our own.
 
-It is an ordinary checkpoint folder, read by exactly the code that reads Qwen2-VL-7B. Its weights come from a seed;
-it has never been trained.
+It is an ordinary checkpoint folder, read by exactly the code that reads Qwen2-VL-7B. Its weights were trained from
+scratch on drawn scenes (`pretrain.py`) and are shipped in `weights/`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from boxtune.artifacts import cache_folder
 from boxtune.families import Defaults
 from boxtune.families.qwen2_vl import FACTOR, SPECIAL_TOKENS
 from boxtune.tiny.words import WORDS
 
-SEED = 0
 VOCABULARY = 768
 
 DEFAULTS = Defaults(
@@ -32,43 +27,14 @@ DEFAULTS = Defaults(
     effective_batch=8,
     micro_batch=8,
     min_pixels=16 * FACTOR**2,
-    max_pixels=64 * FACTOR**2,
+    max_pixels=144 * FACTOR**2,
 )
 """Settings of the embedded model alone; they never reach another one."""
 
 
 def model_folder() -> Path:
-    """The checkpoint folder of the embedded model, made in the cache on first use.
-
-    The folder is written beside its place and renamed, so that a killed process leaves none that looks whole.
-    """
-    code = hashlib.sha256(Path(__file__).read_bytes() + "\n".join(WORDS).encode()).hexdigest()[:12]
-    folder = cache_folder() / f"tiny-{code}"
-    if folder.is_dir():
-        return folder
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    write_model(part)
-    try:
-        part.rename(folder)
-    except OSError:
-        # Another process was first; its folder holds the same bytes.
-        shutil.rmtree(part)
-    return folder
-
-
-def write_model(folder: Path) -> None:
-    """Write config, weights, tokenizer and image processor as transformers lays them out."""
-    import torch
-    from transformers import Qwen2VLForConditionalGeneration
-
-    tokenizer = build_tokenizer()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        model = Qwen2VLForConditionalGeneration(build_config(tokenizer.convert_tokens_to_ids))
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    build_image_processor().save_pretrained(folder)
+    """The checkpoint folder of the embedded model, as it is shipped; `card.json` in it says how it was made."""
+    return Path(__file__).parent / "weights"
 
 
 def build_config(token_id: Callable[[str], int]) -> Any:

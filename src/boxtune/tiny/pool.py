@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from boxtune.tiny.scenes import SceneMaker
 
-CHUNK = 256
+CHUNK = 1024
 MIN_SIDE_PX = 4.0
 MIN_VISIBLE = 0.5
 """Share of a box's area inside the window below which the object is no longer named."""
+
+
+def look_through(
+    images: torch.Tensor,
+    which: torch.Tensor,
+    corner: torch.Tensor,
+    share: torch.Tensor,
+    gain: torch.Tensor,
+    lift: torch.Tensor,
+    height: int,
+    width: int,
+) -> torch.Tensor:
+    """uint8 (num, 3, height, width) of the images `which`, seen between `corner` and `corner + share` (x, y in 0..1),
+    bilinear, with their colours times `gain` plus `lift` (of 255)."""
+    side = images.shape[-1]
+
+    def along(axis: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        steps = (torch.arange(size, device=images.device) + 0.5) / size
+        place = ((corner[:, axis, None] + share[:, axis, None] * steps) * side - 0.5).clamp(0, side - 1)
+        low = place.floor().clamp(max=side - 2)
+        return low.long(), place - low
+
+    (x, part_x), (y, part_y) = along(0, width), along(1, height)
+    part_x, part_y = part_x[:, None, None, :], part_y[:, None, :, None]
+    channel = torch.arange(3, device=images.device)[None, :, None, None]
+    image, row, column = which[:, None, None, None], y[:, None, :, None], x[:, None, None, :]
+
+    def across(row: torch.Tensor) -> torch.Tensor:
+        left, right = images[image, channel, row, column], images[image, channel, row, column + 1]
+        return torch.lerp(left.float(), right.float(), part_x)
+
+    return (torch.lerp(across(row), across(row + 1), part_y) * gain + lift).clamp(0, 255).round().to(torch.uint8)
 
 
 class Pool:
@@ -18,30 +49,35 @@ class Pool:
 
     SIDE = 392
 
-    def __init__(self, maker: SceneMaker, num: int, seed: int) -> None:
-        self.maker, self.seed, self.num = maker, seed, -(-num // CHUNK) * CHUNK
-        first = maker.draw(seed, CHUNK)
+    def __init__(self, maker: SceneMaker, num: int, seed: int, *, compiled: bool = False) -> None:
+        self._look = torch.compile(look_through, dynamic=True) if compiled else look_through
+        self.maker, self.seed, self.chunk = maker, seed, min(CHUNK, num)
+        self.num = -(-num // self.chunk) * self.chunk
+        first = maker.draw(seed, self.chunk)
         self.images = torch.empty((self.num, *first.images.shape[1:]), dtype=torch.uint8, device=first.images.device)
         self.boxes = torch.zeros((self.num, *first.boxes_px.shape[1:]), device=first.images.device)
-        self.labels = torch.full((self.num, first.labels.shape[1]), -1, device=first.images.device)
+        # By thing: its name, its drawing, its colour.
+        self.told = torch.full((self.num, first.labels.shape[1], 3), -1, device=first.images.device)
         self.drawn = 0
-        for _ in range(self.num // CHUNK):
-            self.refresh()
+        for _ in range(self.num // self.chunk):
+            self._draw()
         self._count()
 
-    def refresh(self, step: int | None = None) -> None:
+    def refresh(self) -> None:
         """Draw one chunk anew, the oldest first."""
-        at = (self.drawn * CHUNK) % self.num
-        scenes = self.maker.draw(self.seed + 1 + self.drawn, CHUNK)
-        self.images[at : at + CHUNK] = scenes.images
-        self.boxes[at : at + CHUNK] = scenes.boxes_px
-        self.labels[at : at + CHUNK] = scenes.labels
+        self._draw()
+        self._count()
+
+    def _draw(self) -> None:
+        at = (self.drawn * self.chunk) % self.num
+        scenes = self.maker.draw(self.seed + 1 + self.drawn, self.chunk)
+        rows = slice(at, at + self.chunk)
+        self.images[rows], self.boxes[rows] = scenes.images, scenes.boxes_px
+        self.told[rows] = torch.stack([scenes.labels, scenes.sprites, scenes.colours], dim=-1)
         self.drawn += 1
-        if step is not None and self.drawn % 50 == 0:
-            self._count()
 
     def _count(self) -> None:
-        counts = (self.labels >= 0).sum(1)
+        counts = (self.told[..., 0] >= 0).sum(1)
         self.by_most = {most: torch.nonzero(counts <= most).flatten() for most in (4, 10, 20)}
         crowded = torch.nonzero(counts > 4).flatten()
         # Long rows are for scenes that need them.
@@ -53,8 +89,8 @@ class Pool:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`num` scenes with at most `most` objects through windows of random place and size.
 
-        Gives uint8 images (num, 3, height, width), boxes in 0..1 of the window (num, most, 4) and labels (num, most),
-        -1 where there is no object, or too little of it in the window.
+        Gives uint8 images (num, 3, height, width), boxes in 0..1 of the window (num, most, 4), and name, drawing and
+        colour (num, most, 3), all -1 where there is no object, or too little of it in the window.
         """
         device = self.images.device
 
@@ -68,23 +104,17 @@ class Pool:
         zoom = 1 - 0.5 * uniform(num, 1) ** 2
         share = (reach * zoom * torch.exp(0.3 * (uniform(num, 2) - 0.5))).clamp(max=1.0)
         corner = uniform(num, 2) * (1 - share)
-        theta = torch.zeros((num, 2, 3), device=device)
-        theta[:, 0, 0], theta[:, 1, 1] = share[:, 0], share[:, 1]
-        theta[:, :, 2] = 2 * corner + share - 1
-        flow = F.affine_grid(theta, [num, 3, height, width], align_corners=False)
-        images = F.grid_sample(
-            self.images[which].float(), flow, mode="bilinear", padding_mode="border", align_corners=False
-        )
         gain = torch.exp(0.3 * (uniform(num, 3, 1, 1) - 0.5)) * torch.exp(0.5 * (uniform(num, 1, 1, 1) - 0.5))
-        images = (images * gain + 40 * (uniform(num, 1, 1, 1) - 0.5)).clamp(0, 255).round().to(torch.uint8)
+        lift = 40 * (uniform(num, 1, 1, 1) - 0.5)
+        images = self._look(self.images, which, corner, share, gain, lift, height, width)
 
         unit = (self.boxes[which] / self.SIDE - corner.repeat(1, 2)[:, None]) / share.repeat(1, 2)[:, None]
         cut = unit.clamp(0, 1)
         area, left = (box[..., 2:] - box[..., :2] for box in (unit, cut))
         size = torch.tensor([width, height], device=device)
         seen = (left.prod(-1) >= MIN_VISIBLE * area.prod(-1)) & (left * size >= MIN_SIDE_PX).all(-1)
-        labels = torch.where(seen, self.labels[which], -1)
+        told = torch.where(seen[..., None], self.told[which], -1)
         # Objects first, so that rows for few of them need few places.
-        order = (labels < 0).int().argsort(dim=1, stable=True)[:, :most]
-        labels, cut = labels.gather(1, order), cut.gather(1, order[..., None].expand(-1, -1, 4))
-        return images, torch.where((labels >= 0)[..., None], cut, 0.0), labels
+        order = (told[..., 0] < 0).int().argsort(dim=1, stable=True)[:, :most, None]
+        told, cut = told.gather(1, order.expand(-1, -1, 3)), cut.gather(1, order.expand(-1, -1, 4))
+        return images, torch.where(told[..., :1] >= 0, cut, 0.0), told

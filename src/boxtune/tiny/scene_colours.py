@@ -14,6 +14,8 @@ CATEGORY = np.array([kind.category for kind in KINDS])
 BRIGHT = np.array([kind.bright for kind in KINDS])
 _LUMA = np.array([0.299, 0.587, 0.114])
 # Circuit boards: green, blue, black, red, white, purple.
+NUM_COLOURS = len(COLOURS) + 6
+"""The named colours, and behind them those of boards."""
 _BOARD_HUES = np.array([0.38, 0.6, 0.6, 0.0, 0.1, 0.78])
 _BOARD_SATURATIONS = np.array([0.75, 0.8, 0.3, 0.85, 0.08, 0.6])
 _BOARD_VALUES = np.array([0.35, 0.45, 0.13, 0.6, 0.9, 0.35])
@@ -57,7 +59,8 @@ def ground_colours(rng: np.random.Generator, num: int) -> Float[np.ndarray, "n 3
 def thing_colours(
     rng: np.random.Generator, kind: Int[np.ndarray, "n s"], ground: Rgb, *, tints_only: Bool[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, "n s 3 3"], Int[np.ndarray, "n s"]]:
-    """The three colours of each thing, and which named colour its body has.
+    """The three colours of each thing, and which named colour its body has; boards have colours of their own, which
+    count on behind the named ones.
 
     Of two colours a thing takes the one that stands out from the ground, unless it is the first by chance.
     `tints_only` keeps a scene to the colours that are named before shapes.
@@ -85,7 +88,9 @@ def thing_colours(
     _print_colours(rng, kind, colours)
     boards = kind == KIND["board"]
     if boards.any():
-        colours[boards] = _board_colours(rng, int(boards.sum()))
+        colours[boards], which = _board_colours(rng, int(boards.sum()))
+        colour = np.where(boards, 0, colour)
+        colour[boards] = len(COLOURS) + which
     return colours, colour
 
 
@@ -108,7 +113,8 @@ def _print_colours(
     colours[at] = np.stack([first, second, third], axis=2)[at]
 
 
-def _board_colours(rng: np.random.Generator, num: int) -> Float[np.ndarray, "b 3 3"]:
+def _board_colours(rng: np.random.Generator, num: int) -> tuple[Float[np.ndarray, "b 3 3"], Int[np.ndarray, " b"]]:
+    """The three colours of boards, and which of their colours each has."""
     which = rng.choice(6, num, p=[0.4, 0.22, 0.16, 0.08, 0.06, 0.08])
     body = hsv_to_rgb(
         _BOARD_HUES[which] + rng.normal(0, 0.03, num),
@@ -117,7 +123,7 @@ def _board_colours(rng: np.random.Generator, num: int) -> Float[np.ndarray, "b 3
     )
     chips = hsv_to_rgb(rng.random(num), rng.uniform(0, 0.2, num), rng.uniform(0.03, 0.22, num))
     metal = hsv_to_rgb(rng.choice([0.13, 0.6], num), rng.uniform(0.02, 0.45, num), rng.uniform(0.6, 0.95, num))
-    return np.stack([body, chips, metal], axis=1)
+    return np.stack([body, chips, metal], axis=1), which
 
 
 def cell_colours(

@@ -34,7 +34,7 @@ from boxtune.tiny.scene_looks import (
     set_paper,
     set_rims,
 )
-from boxtune.tiny.scene_names import KIND, KINDS, LABELS, TINTED, TINTED_SHAPES, kinds_of
+from boxtune.tiny.scene_names import COLOURS, KIND, KINDS, LABELS, TINTED, TINTED_SHAPES, kinds_of
 
 STYLE_SHARES = (0.38, 0.2, 0.17, 0.1, 0.15)
 EMPTY_SHARE = 0.05
@@ -67,8 +67,9 @@ class Plan:
     """Every parameter of the scenes.
 
     `matrix` carries a thing's own frame (-1..1) to the scene's (0..1); `colours` are its first, second and third;
-    `look` holds the numbers named in LOOKS. By scene: the colours of the ground, `surface` (which two), `lay` (the
-    frame of the scene to that of each surface), `photo` (the numbers named in PHOTOS), `shift` of the grain.
+    `colour` says which colour its body has, -1 where it has none to speak of; `look` holds the numbers named in LOOKS.
+    By scene: the colours of the ground, `surface` (which two), `lay` (the frame of the scene to that of each surface),
+    `photo` (the numbers named in PHOTOS), `shift` of the grain.
     """
 
     style: Int[np.ndarray, " n"]
@@ -78,6 +79,7 @@ class Plan:
     label: Int[np.ndarray, "n s"]
     matrix: Float[np.ndarray, "n s 3 3"]
     colours: Float[np.ndarray, "n s 3 3"]
+    colour: Int[np.ndarray, "n s"]
     look: Float[np.ndarray, "n s l"]
     ground: Float[np.ndarray, "n 3 3"]
     surface: Int[np.ndarray, "n 2"]
@@ -218,9 +220,12 @@ def plan_scenes(seed: int, num: int, max_objects: int, index: Index) -> Plan:
     look = plan_looks(rng, style, level, lie.kind)
     set_paper(rng, style, lie.kind, look[..., LOOKS.index("clear")], colours, ground)
     set_rims(rng, lie.kind, colours, ground, look)
-    label = np.where(lie.kind >= 0, LABELS[level[:, None], lie.kind, colour], -1)
+    tint = np.minimum(colour, len(COLOURS) - 1)
+    label = np.where(lie.kind >= 0, LABELS[level[:, None], lie.kind, tint], -1)
+    colour = np.where(np.isin(CATEGORY[lie.kind], ("print", "cell", "junk", "sheet")) | (lie.kind < 0), -1, colour)
     photo, surface, lay = plan_photos(rng, style, level)
     return Plan(
         style=style, level=level, kind=lie.kind, sprite=lie.sprite, label=label, matrix=matrix, colours=colours,
-        look=look, ground=ground, surface=surface, lay=lay, photo=photo, shift=rng.integers(0, 512, (num, 2)),
+        colour=colour, look=look, ground=ground, surface=surface, lay=lay, photo=photo,
+        shift=rng.integers(0, 512, (num, 2)),
     )  # fmt: skip

@@ -12,19 +12,20 @@ import numpy as np
 import torch
 
 from boxtune.tiny.scene_atlas import Atlas, build_atlas
+from boxtune.tiny.scene_colours import NUM_COLOURS
 from boxtune.tiny.scene_names import NAMES
 from boxtune.tiny.scene_photo import by_name, expose, paint_ground
 from boxtune.tiny.scene_plan import OVER, UNDER, Plan, plan_scenes
 from boxtune.tiny.scene_render import Painter, build_batch
 
-__all__ = ["NAMES", "SceneMaker", "Scenes"]
+__all__ = ["NAMES", "NUM_COLOURS", "SceneMaker", "Scenes"]
 
 LEAST_VISIBLE = 0.4
 """A thing bears a name while this share of its pixels can be seen."""
 LEAST_SIDE_PX, LEAST_PIXELS = 4.0, 10
 SMALLEST_SIDE = 56
 # Pixels of pictures, and of windows, that are held at a time.
-CHUNK_PIXELS = {"cpu": 2**20, "cuda": 2**26}
+CHUNK_PIXELS = {"cpu": 2**20, "cuda": 2**28}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +34,15 @@ class Scenes:
 
     Boxes are tight around what can be seen of a thing, in pixels; labels index NAMES and are -1, with a box of zeros,
     where there is nothing. Every thing that bears one of a scene's names has its box, but for those mostly covered.
+    `sprites` and `colours` int64 (b, n) tell things of one name apart: which drawing each is of, and in which colour
+    (-1 for none to speak of, and where there is nothing).
     """
 
     images: torch.Tensor
     boxes_px: torch.Tensor
     labels: torch.Tensor
+    sprites: torch.Tensor
+    colours: torch.Tensor
 
 
 class SceneMaker:
@@ -69,10 +74,10 @@ class SceneMaker:
         """The scenes of a plan, a chunk at a time."""
         num = len(plan.kind)
         parts = [self._draw_some(plan, slice(at, min(at + self.chunk, num))) for at in range(0, num, self.chunk)]
-        images, boxes, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-        return Scenes(images=images, boxes_px=boxes, labels=labels)
+        images, boxes, labels, sprites, colours = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Scenes(images=images, boxes_px=boxes, labels=labels, sprites=sprites, colours=colours)
 
-    def _draw_some(self, plan: Plan, rows: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _draw_some(self, plan: Plan, rows: slice) -> tuple[torch.Tensor, ...]:
         p = by_name(self._tensor(plan.photo[rows]))
         canvas = paint_ground(
             self.atlas,
@@ -100,9 +105,9 @@ class SceneMaker:
         sides = (box[..., 2:] - box[..., :2]).amin(dim=-1)
         kept = (label >= 0) & (seen >= LEAST_VISIBLE * whole) & (seen >= LEAST_PIXELS) & (sides >= LEAST_SIDE_PX)
         order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)
-        label = torch.where(kept, label, -1).gather(1, order)
         box = torch.where(kept[..., None], box, 0.0).gather(1, order[..., None].expand(-1, -1, 4))
-        return images, box, label
+        told = [label, *(self._tensor(array[rows, named]) for array in (plan.sprite, plan.colour))]
+        return images, box, *(torch.where(kept, which, -1).gather(1, order) for which in told)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         kind = torch.int64 if array.dtype.kind in "iu" else torch.float32

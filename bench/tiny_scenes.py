@@ -1,0 +1,79 @@
+"""What the embedded model finds, untuned, on scenes that it was never trained on.
+
+python bench/tiny_scenes.py [num=200] [quantization=none]
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boxtune.config import parse_pairs
+from boxtune.data import Sample
+from boxtune.finetune import build_encoder, choose_placement, find_model, load_base
+from boxtune.infer import answer_images
+from boxtune.measure import Prediction, score_predictions
+from boxtune.tiny.exam import draw_questions
+from boxtune.tiny.model import DEFAULTS, model_folder
+from boxtune.tiny.scenes import NAMES
+
+
+def score_scenes(
+    num: int = 200, *, quantization: str = "none", max_objects: int = 4, folder: Path | None = None
+) -> dict[str, Any]:
+    """The scores of the weights in `folder` (the shipped ones by default) on the first `num` questions, asked in
+    batches of 16."""
+    questions = draw_questions(num, max_objects=max_objects)
+    placement = choose_placement(quantization, "auto")
+    loaded = load_base(
+        find_model(model_folder() if folder is None else folder),
+        placement,
+        min_pixels=DEFAULTS.min_pixels,
+        max_pixels=DEFAULTS.max_pixels,
+    )
+    answers = answer_images(
+        loaded,
+        build_encoder(loaded, NAMES),
+        [partial(lambda image: image, question.image) for question in questions],
+        sizes=[question.image.size for question in questions],
+        classes=[question.asked for question in questions],
+        max_new_tokens=64 * max_objects,
+        at_once=16,
+    )
+    samples, predictions = [], []
+    for number, (question, said) in enumerate(zip(questions, answers, strict=True)):
+        none = np.zeros(len(question.boxes), dtype=bool)
+        samples.append(
+            Sample(
+                image=Path(f"scene {number}"),
+                image_id=number,
+                size_wh=question.image.size,
+                boxes=question.boxes,
+                crowd=none,
+                ignore=none,
+            )
+        )
+        predictions.append(
+            Prediction(
+                image_id=number, boxes=said.boxes, text=said.text, problems=said.problems, truncated=said.truncated
+            )
+        )
+    return score_predictions(samples, predictions, NAMES)
+
+
+if __name__ == "__main__":
+    _, options = parse_pairs(sys.argv[1:])
+    if "folder" in options:
+        options["folder"] = Path(options["folder"])
+    started = time.perf_counter()
+    found = score_scenes(**options)
+    print(
+        f"{found['num_images']} scenes, {found['num_truth']} boxes: mean IoU {found['mean_iou']:.3f}, "
+        f"recall at 0.5 {found['recall']:.3f}, precision {found['precision']:.3f}, "
+        f"answers that do not parse {found['parse_failure_rate']:.3f} ({time.perf_counter() - started:.0f} s)"
+    )

@@ -1,0 +1,140 @@
+"""The embedded model's whole table: scenes, the demo, and three sets of real pictures, base beside tuned.
+
+    python bench/tiny_table.py data=DIR [out=DIR] [rows=scenes,demo,doc_tables,microcontrollers,bccd]
+
+DIR holds the folders doc_tables, microcontrollers and bccd, each with COCO splits; what is not there is left out by
+name. Microcontrollers have seven validation images only, so their training split is cut into five folds: each is
+scored by a run that trained on the others, a tenth of which chose the best adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tiny_scenes import score_scenes
+
+import boxtune
+from boxtune.config import parse_pairs
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+ANNOTATIONS = "_annotations.coco.json"
+NUM_FOLDS = 5
+Line = tuple[str, float | None, float | None, str]
+"""What was measured, base, tuned, and the aim."""
+
+
+def scenes(data: Path, out: Path) -> list[Line]:
+    """Recall and mean IoU of the base on unseen scenes, as shipped and in NF4."""
+    lines = []
+    for quantization, aims in (("none", (">= 0.75", ">= 0.90")), ("nf4", ("", ""))):
+        found = score_scenes(quantization=quantization)
+        for key, name, aim in zip(("mean_iou", "recall"), ("mean IoU", "recall at 0.5"), aims, strict=True):
+            lines.append((f"scenes, up to 4 objects, {quantization}: {name}", found[key], None, aim))
+    return lines
+
+
+def demo(data: Path, out: Path) -> list[Line]:
+    """Nutrition tables on 100 drawn packages."""
+    scores = boxtune.demo(out=out).scores
+    return [
+        _line("demo: mean IoU", scores, "mean_iou", "<= 0.25, >= 0.80"),
+        _line("demo: detection rate", scores, "detection_rate", ">= 0.95"),
+        _line("demo: AP50", scores, "map50", ">= 0.85"),
+        _line("demo: empty packages answered with nothing", scores, "empty_correct_rate", ">= 0.90"),
+    ]
+
+
+def doc_tables(data: Path, out: Path) -> list[Line]:
+    """Tables on 40 scanned pages."""
+    scores = _train("doc_tables", data / "doc_tables", out).scores
+    return [_line("doc_tables valid: mean IoU", scores, "mean_iou", ">= 0.70")]
+
+
+def bccd(data: Path, out: Path) -> list[Line]:
+    """Blood cells of three kinds on 87 photographs."""
+    scores = _train("bccd", data / "bccd", out).scores
+    return [_line("bccd valid: AP50", scores, "map50", ">= 0.45")]
+
+
+def microcontrollers(data: Path, out: Path) -> list[Line]:
+    """Four boards on desks, five folds of the training split."""
+    folds = write_folds(data / "microcontrollers" / "train", out / "folds")
+    runs = [_train("microcontrollers", fold, out, split="test", base=False) for fold in folds]
+    found = [run.scores["tuned"]["map50"] for run in runs]
+    print("AP50 of the folds:", *(f"{value:.3f}" for value in found))
+    return [(f"microcontrollers, {NUM_FOLDS} folds: AP50", None, statistics.mean(found), ">= 0.70")]
+
+
+ROWS: dict[str, Callable[[Path, Path], list[Line]]] = {
+    "scenes": scenes,
+    "demo": demo,
+    "doc_tables": doc_tables,
+    "microcontrollers": microcontrollers,
+    "bccd": bccd,
+}
+
+
+def write_folds(split: Path, out: Path) -> list[Path]:
+    """One data set a fold: `test` is the fold, `valid` a tenth of the rest, `train` what remains; images by link."""
+    document = json.loads((split / ANNOTATIONS).read_text(encoding="utf-8"))
+    images = sorted(document["images"], key=lambda image: image["file_name"])
+    random.Random(0).shuffle(images)
+    folders = []
+    for number in range(NUM_FOLDS):
+        rest = [image for place, image in enumerate(images) if place % NUM_FOLDS != number]
+        parts = {"test": images[number::NUM_FOLDS], "valid": rest[::10]}
+        parts["train"] = [image for image in rest if image not in parts["valid"]]
+        for name, chosen in parts.items():
+            folder = out / f"fold{number}" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            ids = {image["id"] for image in chosen}
+            boxes = [box for box in document["annotations"] if box["image_id"] in ids]
+            (folder / ANNOTATIONS).write_text(json.dumps({**document, "images": chosen, "annotations": boxes}))
+            for image in chosen:
+                link = folder / image["file_name"]
+                if not link.exists():
+                    os.symlink((split / image["file_name"]).resolve(), link)
+        folders.append(out / f"fold{number}")
+    return folders
+
+
+def _train(recipe: str, data: Path, out: Path, **settings: Any) -> Any:
+    return boxtune.train(
+        RECIPES / f"{recipe}.yaml", data=str(data), runs=str(out), name=f"{recipe}-{data.name}", **settings
+    )
+
+
+def _line(what: str, scores: dict[str, Any], key: str, aim: str) -> Line:
+    return what, scores.get("base", {}).get(key), scores["tuned"][key], aim
+
+
+def main() -> None:
+    """Measure the rows that are asked for, and print them."""
+    _, options = parse_pairs(sys.argv[1:])
+    data, out = Path(options["data"]), Path(options.get("out", "runs/table"))
+    asked = str(options.get("rows", ",".join(ROWS))).split(",")
+    lines, minutes = list[Line](), dict[str, float]()
+    for row in asked:
+        if row not in ("scenes", "demo") and not (data / row).is_dir():
+            print(f"left out: {row}, {data / row} is no folder")
+            continue
+        started = time.perf_counter()
+        lines += ROWS[row](data, out)
+        minutes[row] = (time.perf_counter() - started) / 60
+    print(f"\n{'':<50} {'base':>7} {'tuned':>7}   aim")
+    for what, base, tuned, aim in lines:
+        shown = [f"{value:7.3f}" if value is not None else f"{'':>7}" for value in (base, tuned)]
+        print(f"{what:<50} {shown[0]} {shown[1]}   {aim}")
+    print("minutes:", ", ".join(f"{row} {spent:.1f}" for row, spent in minutes.items()))
+
+
+if __name__ == "__main__":
+    main()

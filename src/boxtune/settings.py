@@ -1,0 +1,171 @@
+"""The settings tree itself: every setting with its type, its default and what it is.
+
+Nothing outside this file holds a default for a setting; a default that depends on the model is None here and comes
+from the model's family (`config.Resolved.with_values`), so that a 7B model and the embedded one never share a number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import pydantic
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+NOTHING = ("", "none", "null")
+"""Text that leaves a setting unset, where the setting is not text itself."""
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and no key but the declared ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _read_value(cls, value: Any, info: Any) -> Any:
+        """The value as the setting's own type means it; pydantic then turns text into numbers and bools."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        kinds = _kinds(annotation)
+        if is_group(annotation):
+            return value
+        if isinstance(value, Mapping):
+            raise ValueError("one value belongs here, not a group of settings")
+        if isinstance(value, Path):
+            return str(value)
+        if isinstance(value, bool) and "on" in kinds:  # what YAML 1.1 makes of on and off
+            return "on" if value else "off"
+        if isinstance(value, bool) and kinds & {int, float}:
+            raise ValueError("a number belongs here, not true or false")
+        if isinstance(value, str) and tuple in kinds:
+            parts = (part.strip(" '\"") for part in value.strip("[] ").split(","))
+            return tuple(part for part in parts if part.lower() not in NOTHING)
+        unset = isinstance(value, str) and NoneType in kinds and value.lower() in (("",) if str in kinds else NOTHING)
+        return None if unset else value
+
+
+def is_group(annotation: Any) -> bool:
+    """Whether a field of this type is a group of settings."""
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types and literal values that an annotation allows."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType, Annotated):
+        return {kind for part in (parts[:1] if origin is Annotated else parts) for kind in _kinds(part)}
+    return set(parts) if origin is Literal else {origin or annotation}
+
+
+def _absolute(text: str) -> str:
+    # Links are kept: they are the names that the user knows.
+    return os.path.abspath(os.path.expanduser(text))
+
+
+# Made absolute as they are read, so that a written recipe gives the same run from any folder.
+FolderPath = Annotated[str, AfterValidator(_absolute)]
+DataPath = Annotated[str, AfterValidator(lambda text: _absolute(text) if Path(_absolute(text)).exists() else text)]
+ModelRef = Annotated[
+    str, AfterValidator(lambda text: _absolute(text) if text != "tiny" and Path(_absolute(text)).is_dir() else text)
+]
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Tracker = Literal[
+    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",
+    "swanlab", "tensorboard", "trackio", "wandb",
+]  # fmt: skip
+"""The trackers that transformers has a callback for; a test compares them."""
+
+
+Change = Literal["flip", "turn", "crop", "colour"]
+"""What `data.augment` can do; `data.augment` (the module) says how."""
+
+
+class DataSettings(Section):
+    """What to learn from."""
+
+    path: DataPath = Field(description="folder or annotation file")
+    format: str = Field("auto", description="auto, or the name of a reader")
+    images: FolderPath | None = Field(None, description="folder of the images, where the annotations do not lead to it")
+    limit: Count | None = Field(None, description="use the first n images of each split only")
+    split: Literal["valid", "test"] = Field("valid", description="the split that is scored")
+    augment: tuple[Change, ...] = Field((), description="change training images anew each epoch: flip turn crop colour")
+
+
+class AdapterSettings(Section):
+    """What is trained: LoRA on the linear layers of one or more towers."""
+
+    recipe: Literal["language", "vision", "joint"] | None = Field(None, description="the towers that get an adapter")
+    target: Literal["all", "attention", "mlp"] = Field("all", description="which linear layers of a tower")
+    r: Count | None = Field(None, description="LoRA rank")
+    alpha: Annotated[float, Field(ge=0)] | None = Field(None, description="LoRA alpha")
+    dropout: Share | None = Field(None, description="LoRA dropout")
+
+
+class TrainSettings(Section):
+    """How it is trained."""
+
+    epochs: Positive | None = Field(None, description="passes over the training split")
+    hours: Positive | None = Field(None, description="stop with a checkpoint and scores after")
+    learning_rate: Positive | None = Field(None, description="peak learning rate")
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="of the learning rate")
+    warmup_share: Share = Field(0.03, description="share of the steps that warm up")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW weight decay")
+    max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
+    effective_batch: Count | None = Field(None, description="images per optimizer step")
+    micro_batch: Count | None = Field(None, description="images per forward pass")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="of compute; auto asks the device")
+    checkpointing: Literal["auto", "on", "off"] = Field("auto", description="gradient checkpointing; auto: on a GPU")
+    resume: bool = Field(False, description="go on from the last complete checkpoint of the run of this name")
+    logging_steps: Count = Field(1, description="optimizer steps between two metric rows")
+    keep_checkpoints: Annotated[int, Field(ge=2)] = Field(2, description="one must stand until the next is sealed")
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that prepare images")
+
+
+class ImageSettings(Section):
+    """How large the model sees an image, as the area in pixels after the resize."""
+
+    min_pixels: Count | None = Field(None, description="smaller images are enlarged to this area")
+    max_pixels: Count | None = Field(None, description="larger images are shrunk to this area")
+
+
+class EvalSettings(Section):
+    """How often and on how much it is evaluated."""
+
+    per_epoch: Count = Field(2, description="evaluations and checkpoints in one epoch")
+    images: Count | None = Field(None, description="bound on the images of evaluations in the run")
+    base: bool = Field(True, description="score the untuned model too")
+
+
+class GenerateSettings(Section):
+    """How answers are generated."""
+
+    at_once: Count = Field(16, description="images answered in one batch")
+    max_new_tokens: Count | None = Field(None, description="bound on an answer; None: the longest one plus a quarter")
+
+
+class TrackSettings(Section):
+    """Where metrics go besides metrics.jsonl."""
+
+    report_to: tuple[Tracker, ...] = Field((), description="one or a list of: tensorboard, wandb, mlflow and others")
+
+
+class Settings(Section):
+    """Everything one run is asked to do."""
+
+    model: ModelRef
+    name: str | None = Field(None, description="the run's name; None: made of data and model")
+    runs: str = Field("runs", description="folder in which the run's own folder is made")
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    quantization: Literal["nf4", "int8", "none"] = Field("nf4", description="of the frozen base")
+    data: DataSettings
+    adapter: AdapterSettings = AdapterSettings()
+    train: TrainSettings = TrainSettings()
+    image: ImageSettings = ImageSettings()
+    eval: EvalSettings = EvalSettings()
+    generate: GenerateSettings = GenerateSettings()
+    track: TrackSettings = TrackSettings()
