@@ -1,10 +1,11 @@
 """The embedded model's whole table: scenes, the demo, and three sets of real pictures, base beside tuned.
 
-    python bench/tiny_table.py data=DIR [out=DIR] [rows=scenes,demo,doc_tables,microcontrollers,bccd]
+    python bench/tiny_table.py data=DIR [out=DIR] [rows=scenes,demo,doc_tables,microcontrollers,bccd] [keep=true]
 
 DIR holds the folders doc_tables, microcontrollers and bccd, each with COCO splits; what is not there is left out by
 name. Microcontrollers have seven validation images only, so their training split is cut into five folds: each is
-scored by a run that trained on the others, a tenth of which chose the best adapter.
+scored by a run that trained on the others, a tenth of which chose the best adapter. `keep=true` writes the table to
+docs/embedded.md, from which the README has it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from tiny_scenes import score_scenes
 
 import boxtune
+from boxtune.artifacts import write_text
 from boxtune.config import parse_pairs
+from boxtune.finetune import choose_placement
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 ANNOTATIONS = "_annotations.coco.json"
@@ -129,11 +133,33 @@ def main() -> None:
         started = time.perf_counter()
         lines += ROWS[row](data, out)
         minutes[row] = (time.perf_counter() - started) / 60
-    print(f"\n{'':<50} {'base':>7} {'tuned':>7}   aim")
+    table = as_table(lines, minutes)
+    print("", table, sep="\n")
+    if options.get("keep"):
+        write_text(RECIPES.parent / "docs" / "embedded.md", PAGE.format(table=table))
+
+
+PAGE = """# What the embedded model reaches
+
+Written by `python bench/tiny_table.py data=DIR keep=true`. How each number comes about stands there, and in the
+recipes. `scenes` are drawn scenes from a seed that pre-training never used; the packages of the demo are drawn too, of
+a kind that no scene holds; the last three sets are real pictures. AP counts every box with the same score.
+
+```text
+{table}
+```
+"""
+
+
+def as_table(lines: list[Line], minutes: dict[str, float]) -> str:
+    """The lines under each other, then what they took and on what."""
+    rows = [f"{'':<48} {'base':>6} {'tuned':>6}   aim"]
     for what, base, tuned, aim in lines:
-        shown = [f"{value:7.3f}" if value is not None else f"{'':>7}" for value in (base, tuned)]
-        print(f"{what:<50} {shown[0]} {shown[1]}   {aim}")
-    print("minutes:", ", ".join(f"{row} {spent:.1f}" for row, spent in minutes.items()))
+        shown = [f"{value:6.3f}" if value is not None else f"{'':>6}" for value in (base, tuned)]
+        rows.append(f"{what:<48} {shown[0]} {shown[1]}   {aim}".rstrip())
+    spent = ", ".join(f"{row} {each:.1f}" for row, each in minutes.items())
+    notes = choose_placement("nf4", "auto").notes
+    return "\n".join([*rows, "", f"minutes: {spent}", f"{os.cpu_count()} cores, torch {torch.__version__}: {notes[0]}"])
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ def losses(run: Path) -> list[tuple[str, int, float]]:
     return [(r["kind"], r["step"], r.get("loss", r.get("eval_loss"))) for r in rows if r["kind"] != "summary"]
 
 
-STRICT = {**QUICK, "micro_batch": 2, "dropout": 0.1, "augment": "flip,turn,crop,colour"}
-"""With accumulation, dropout and changed images, where a resumed run must also have the same random state."""
+STRICT = {**QUICK, "micro_batch": 2, "dropout": 0.1, "augment": "flip,turn,crop,colour", "subset": 0.5}
+"""With accumulation, dropout, changed images and questions: a resumed run must also have the same random state."""
 
 
 def words(**settings: Any) -> list[str]:

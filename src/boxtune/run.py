@@ -253,7 +253,14 @@ def train_adapter(
 
     valid = limit_split(dataset.splits["valid"], settings.eval.images)
     splits = {"train": dataset.splits["train"], "valid": valid}
-    collator = TrainingCollator(encoder, splits, journal.leave_out_while_training, settings.data.augment, settings.seed)
+    collator = TrainingCollator(
+        encoder,
+        splits,
+        journal.leave_out_while_training,
+        settings.data.augment,
+        settings.data.subset,
+        settings.seed,
+    )
     with watch_adapter(lambda model: journal.stage("adapted", model, plan)):
         trainer = build_trainer(
             base.loaded,

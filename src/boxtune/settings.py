@@ -94,6 +94,7 @@ class DataSettings(Section):
     limit: Count | None = Field(None, description="use the first n images of each split only")
     split: Literal["valid", "test"] = Field("valid", description="the split that is scored")
     augment: tuple[Change, ...] = Field((), description="change training images anew each epoch: flip turn crop colour")
+    subset: Share = Field(0.0, description="share of training images asked for some of the classes only")
 
 
 class AdapterSettings(Section):

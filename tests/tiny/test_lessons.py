@@ -9,6 +9,7 @@ import torch
 from boxtune.boxes import Boxes
 from boxtune.families import FAMILIES, Frame
 from boxtune.tiny.lessons import MAX_ASKED, NAME_TOKENS, Teacher
+from boxtune.tiny.made_names import BY_DRAWING, BY_TINT
 from boxtune.tiny.model import build_tokenizer
 from boxtune.tiny.scene_names import NAMES
 
@@ -96,3 +97,47 @@ def test_an_alias_takes_the_place_of_the_first_name(teacher: Teacher, tokenizer)
     text = tokenizer.decode(lesson.after[0])
     assert "each: zq7." in text
     assert text.count("<|object_ref_start|>zq7<|object_ref_end|>") == 2
+
+
+def test_made_up_names_are_read_as_the_family_writes_them(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    """Things told by drawing, or by kind and colour: the same name for the same thing, others beside it."""
+    kinds = [kind for kind in range(4) for _ in range(10)]
+    teacher = Teacher(tokenizer, torch.device("cpu"), kinds)
+    book = teacher.book
+    assert len(set(book.names)) == len(book.names) == len(book.kinds) == len(book.levels)
+    sprites = torch.tensor([[0, 0, 2], [13, 14, 25]]).repeat(200, 1)
+    colours = torch.tensor([[1, 1, -1], [2, 3, 2]]).repeat(200, 1)
+    told = torch.stack([torch.tensor([[5, 5, 5], [9, 9, 11]]).repeat(200, 1), sprites, colours], dim=-1)
+    generator = torch.Generator().manual_seed(2)
+    named = teacher.name(told, generator)
+    levels = teacher.levels[named]
+    drawn, tinted = (levels == BY_DRAWING).all(1), (levels == BY_TINT).any(1)
+    assert 0.2 < drawn.float().mean() < 0.4 and 0.04 < tinted.float().mean() < 0.16
+    assert torch.equal(named[drawn], book.of_drawing(sprites[drawn]))
+    # Without a colour a thing keeps its plain name.
+    first = tinted & (sprites[:, 0] == 0)
+    assert (named[first, 2] == 5).all() and (named[first, 0] == book.of_tint(0, 1)).all()
+
+    unit = torch.rand((400, 3, 4), generator=generator).sort().values[..., [0, 1, 2, 3]]
+    asked = teacher.choose(named, generator)
+    near = total = 0
+    for row in torch.nonzero(drawn).flatten().tolist():
+        absent = [i for i in asked[row].tolist() if i >= 0 and i not in named[row].tolist()]
+        assert all(teacher.levels[i] == BY_DRAWING for i in absent)
+        near += sum(int(book.kinds[i]) in {kinds[s] for s in sprites[row].tolist()} for i in absent)
+        total += len(absent)
+    assert total > 20 and near / total > 0.6
+    lesson = teacher.teach(named, unit, asked, 320)
+    frame = Frame(original_wh=(SIDE, SIDE), seen_wh=(SIDE, SIDE))
+    for row in range(40):
+        classes = [book.names[i] for i in asked[row].tolist() if i >= 0]
+        kept = [i for i, label in enumerate(named[row].tolist()) if book.names[label] in classes]
+        labels = tuple(book.names[int(named[row][i])] for i in kept)
+        answer = FAMILY.encode(Boxes(xyxy_px=unit[row][kept].double().numpy() * SIDE, labels=labels), frame, classes)
+        assert tokenizer.decode(lesson.labels[row][lesson.labels[row] != -100]) == answer + "<|im_end|>"
+
+
+def test_a_thing_that_is_not_there_has_no_name(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    teacher = Teacher(tokenizer, torch.device("cpu"), [0, 1])
+    none = torch.full((50, 4, 3), -1)
+    assert (teacher.name(none, torch.Generator().manual_seed(0)) == -1).all()

@@ -96,9 +96,17 @@ class Encoder:
             frame=frame,
         )
 
-    def encode_sample(self, sample: Sample, change: Change = lambda image, boxes: (image, boxes)) -> Example:
-        """A sample with its answer, after `change`. DataError if the image cannot be opened or is not of the declared
-        size."""
+    def encode_sample(
+        self,
+        sample: Sample,
+        change: Change = lambda image, boxes: (image, boxes),
+        *,
+        classes: Sequence[str] | None = None,
+    ) -> Example:
+        """A sample with its answer, after `change`, asked for `classes` (all of them if None).
+
+        DataError if the image cannot be opened or is not of the declared size.
+        """
         image = open_image(sample.image)
         if image.size != sample.size_wh:
             raise DataError(
@@ -107,7 +115,10 @@ class Encoder:
                 where=str(sample.image),
                 fix="annotate the image as it is, or put back the image that was annotated",
             )
-        return self.encode_image(*change(image, sample.targets))
+        image, boxes = change(image, sample.targets)
+        if classes is not None:
+            boxes = boxes.take([i for i, label in enumerate(boxes.labels) if label in classes])
+        return self.encode_image(image, boxes, classes=classes)
 
     def measure(self, sample: Sample) -> tuple[int, int]:
         """Tokens of prompt and answer, from the declared size alone: the image is not opened."""
@@ -170,8 +181,9 @@ class TrainingCollator:
     good sample takes its place, so that batches keep their size; `on_broken(sample, error)` is told each time and
     decides when it is too much. A broken image of any other split raises.
 
-    Training images go through the `changes` of `data.augment`, drawn from (seed, epoch, image id) alone, so that a
-    resumed run and any number of workers see the same; `epoch` is set at the begin of each.
+    Training images go through the `changes` of `data.augment`, and a `subset` of them is asked for some of the classes
+    only (one up to all but one, as often each); both are drawn from (seed, epoch, image id) alone, so that a resumed
+    run and any number of workers see the same. `epoch` is set at the begin of each.
     """
 
     def __init__(
@@ -180,10 +192,11 @@ class TrainingCollator:
         splits: Mapping[str, Sequence[Sample]],
         on_broken: Any,
         changes: Collection[str] = (),
+        subset: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.encoder, self.splits, self.on_broken = encoder, splits, on_broken
-        self.changes, self.seed, self.epoch = tuple(changes), seed, 0
+        self.changes, self.subset, self.seed, self.epoch = tuple(changes), subset, seed, 0
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         examples = [self._example(row["split"], row["i"]) for row in rows]
@@ -194,13 +207,23 @@ class TrainingCollator:
         for step in range(len(samples)):
             sample = samples[(place + step) % len(samples)]
             try:
-                if split != "train" or not self.changes:
+                if split != "train":
                     return self.encoder.encode_sample(sample)
                 key = (self.seed, self.epoch, zlib.crc32(str(sample.image_id).encode()))
                 rng = np.random.default_rng(key)
-                return self.encoder.encode_sample(sample, partial(augment_image, changes=self.changes, rng=rng))
+                asked = self._ask(rng)
+                change = partial(augment_image, changes=self.changes, rng=rng)
+                return self.encoder.encode_sample(sample, change, classes=asked)
             except DataError as error:
                 if split != "train":
                     raise
                 self.on_broken(sample, error)
         raise DataError("not one training image can be opened", where=str(samples[0].image.parent))
+
+    def _ask(self, rng: np.random.Generator) -> tuple[str, ...] | None:
+        """Some of the classes in their order, or None for all of them."""
+        every = self.encoder.classes
+        if rng.random() >= self.subset or len(every) < 2:
+            return None
+        chosen = rng.permutation(len(every))[: int(rng.integers(1, len(every)))]
+        return tuple(every[i] for i in sorted(chosen.tolist()))

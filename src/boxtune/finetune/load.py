@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib
 import importlib.util
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -76,6 +77,8 @@ def choose_placement(quantization: str, precision: str) -> Placement:
     if chosen == "fp16" and device.type != "cuda":
         raise ModelError("precision=fp16 needs a CUDA GPU", where="train.precision", fix="use precision=auto")
     notes.insert(0, f"{chosen} compute on {device.type}: {why if precision == 'auto' else 'as asked'}")
+    weights = chosen if quantization == "none" else quantization
+    notes.append(f"base weights in {weights}, while training and for every score, of the base as of the tuned model")
     return Placement(device=device, precision=chosen, quantization=quantization, notes=tuple(notes))
 
 
@@ -88,6 +91,7 @@ def load_base(source: ModelSource, placement: Placement, *, min_pixels: int, max
     import transformers
     from safetensors import SafetensorError
 
+    _quiet_optional_kernel()
     arguments: dict[str, Any] = {"dtype": DTYPES[placement.precision], "device_map": {"": placement.device}}
     if placement.quantization != "none":
         arguments["quantization_config"] = _quantization(placement)
@@ -163,6 +167,15 @@ def _quantization(placement: Placement) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES[placement.precision],
     )
+
+
+def _quiet_optional_kernel() -> None:
+    """Drop one line that bitsandbytes 0.50 logs at its import on a CPU with AVX512-BF16: that a kernel of another
+    package "failed to load". It serves generation from packed weights alone, which are turned off below.
+    """
+    ops = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    if not ops.filters:
+        ops.addFilter(lambda record: "gemm_4bit_forward" not in record.getMessage())
 
 
 def _avoid_packed_weights(model: Any) -> tuple[Finding, ...]:

@@ -23,12 +23,18 @@ from boxtune.families.qwen2_vl import (
     REF_END,
     REF_START,
 )
-from boxtune.tiny.scene_names import NAMES, absent_names
+from boxtune.tiny.made_names import build_names
+from boxtune.tiny.scene_names import KINDS
 
 MAX_ASKED = 6
 """Most names in one question."""
-NAME_TOKENS = 8
+NAME_TOKENS = 12
 """Tokens kept for one name; longer ones are refused."""
+BY_DRAWING_SHARE, BY_TINT_SHARE = 0.3, 0.1
+"""How often a lesson calls each thing by the made-up name of its drawing, or of its kind and colour."""
+NEAR = 0.7
+"""By how much names of kinds that are in the picture come before others, when absent ones are asked for."""
+NUM_KINDS = len(KINDS)
 Rows = tuple[torch.Tensor, torch.Tensor]
 """Tokens and the mask of those that are there."""
 
@@ -49,10 +55,13 @@ class Lesson:
 class Teacher:
     """Makes lessons about scenes."""
 
-    def __init__(self, tokenizer: Any, device: torch.device) -> None:
-        self.device, self.num_names = device, len(NAMES)
-        levels, fair = absent_names()
-        self.levels, self.fair = torch.tensor(levels, device=device), torch.tensor(fair, device=device)
+    def __init__(self, tokenizer: Any, device: torch.device, sprite_kinds: Sequence[int] = ()) -> None:
+        """`sprite_kinds` is the kind of each drawing that may be named."""
+        self.device, self.book = device, build_names(sprite_kinds)
+        self.num_names = len(self.book.names)
+        self.levels, self.fair = (torch.tensor(table, device=device) for table in (self.book.levels, self.book.fair))
+        self.kinds = torch.tensor(self.book.kinds, device=device)
+        self.sprite_kinds = torch.tensor(list(sprite_kinds), dtype=torch.int64, device=device)
         self.pad: int = tokenizer.pad_token_id
 
         def ids(text: str) -> torch.Tensor:
@@ -73,7 +82,7 @@ class Teacher:
         self.head = ids(prompt[prompt.index(IMAGE) + len(IMAGE) : prompt.index("\0")])
         self.tail = ids(prompt[prompt.index("\0") + 1 :])
         self.comma, self.nothing, self.end = ids(", "), ids(NOTHING), ids(END_OF_TURN)
-        self.names, self.name_mask = table(NAMES, NAME_TOKENS)
+        self.names, self.name_mask = table(self.book.names, NAME_TOKENS)
         self.numbers, self.number_mask = table([str(number) for number in range(BINS + 1)], 4)
         self.ref_start, self.ref_end = ids(REF_START), ids(REF_END + BOX_START + "(")
         self.between, self.middle, self.box_end = ids(","), ids("),("), ids(")" + BOX_END)
@@ -81,9 +90,23 @@ class Teacher:
             [i for i in range(len(tokenizer)) if i not in tokenizer.added_tokens_decoder], device=device
         )
 
+    def name(self, told: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """The name of each thing (batch, n), -1 for none, from what is told of it: name, drawing, colour (batch, n, 3).
+
+        A share of the scenes goes by drawings, a share by kind and colour (a thing without one keeps its name).
+        """
+        plain, sprite, colour = told.unbind(-1)
+        share = torch.rand((len(told), 1), generator=generator, device=self.device)
+        kind = self.sprite_kinds[sprite.clamp(min=0)]
+        named = torch.where(share < BY_DRAWING_SHARE, self.book.of_drawing(sprite), plain)
+        by_tint = (share > 1 - BY_TINT_SHARE) & (colour >= 0)
+        named = torch.where(by_tint, self.book.of_tint(kind, colour), named)
+        return torch.where(plain >= 0, named, -1)
+
     def choose(self, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Which names to ask for, (batch, MAX_ASKED) with -1 behind the last: for about half of the scenes all of its
-        names, for a third one of them, for a tenth only absent ones, else a part; absent ones mixed in.
+        names, for a third one of them, for a tenth only absent ones, else a part; absent ones mixed in, rather such as
+        are of a kind with what is there.
         """
         batch = len(labels)
         present = torch.zeros((batch, self.num_names + 1), dtype=torch.bool, device=self.device)
@@ -106,7 +129,11 @@ class Teacher:
         # Absent ones only from the level at which the scene is named (see `absent_names`).
         level = torch.where(present, self.levels, 0).max(1).values
         fair = self.fair[level] & ~present
-        rank_absent = torch.where(fair, key, 9.0).argsort(1).argsort(1)
+        kinds = torch.where(present, self.kinds, -1)
+        there = torch.zeros((batch, NUM_KINDS + 1), dtype=torch.bool, device=self.device)
+        there = there.scatter_(1, torch.where(kinds < 0, NUM_KINDS, kinds), True)
+        far = ~there[:, self.kinds.clamp(min=0)] | (self.kinds < 0)
+        rank_absent = torch.where(fair, key + NEAR * far, 9.0).argsort(1).argsort(1)
         taken = (present & (rank_present < wanted)) | (fair & (rank_absent < extra))
         order = torch.where(taken, uniform(batch, self.num_names), 9.0)
         key, asked = order.sort(1)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageChops, ImageDraw
+from tqdm import tqdm
 
 from boxtune.boxes import Boxes, clip_xyxy
 from boxtune.errors import DataError
@@ -307,7 +308,8 @@ def _write_split(folder: Path, seeds: range, description: str) -> None:
     folder.mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, seed in enumerate(seeds, start=1):
+    drawn = tqdm(seeds, unit="image", desc=f"drawing {folder.name}", dynamic_ncols=True)
+    for image_id, seed in enumerate(drawn, start=1):
         image, boxes = draw_package(seed)
         name = f"package_{image_id:05d}.jpg"
         image.save(folder / name, quality=88)

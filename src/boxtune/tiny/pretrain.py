@@ -93,17 +93,17 @@ class Pretraining:
         torch.manual_seed(plan.seed)
         model = Qwen2VLForConditionalGeneration(build_config(self.tokenizer.convert_tokens_to_ids))
         self.model = model.to(self.device)
-        self.maker = SceneMaker(side=Pool.SIDE, device=self.device)
-        num_sprites = len(self.maker.atlas.index.aspect)
-        self.heads = Heads(model.config.text_config.hidden_size, num_sprites).to(self.device)
-        if plan.start:
-            self._begin_from(load_file(plan.start))
         self.fast = FastForward(self.model, compiled=plan.compiled)
         self.patchify = torch.compile(patchify, dynamic=True) if plan.compiled else patchify
         processor = build_image_processor()
         self.mean = torch.tensor(processor.image_mean, device=self.device)
         self.std = torch.tensor(processor.image_std, device=self.device)
-        self.teacher = Teacher(self.tokenizer, self.device)
+        self.maker = SceneMaker(side=Pool.SIDE, device=self.device)
+        sprite_kinds = self.maker.atlas.index.kinds.tolist()
+        self.teacher = Teacher(self.tokenizer, self.device, sprite_kinds)
+        self.heads = Heads(model.config.text_config.hidden_size, len(sprite_kinds)).to(self.device)
+        if plan.start:
+            self._begin_from(load_file(plan.start))
         self.grids = {shape: build_grid(self.model, *shape, self.device) for shape in GRIDS}
         self.ropes = {
             (shape, length): build_rope(self.model, grid, len(self.teacher.before), length, self.device)
@@ -176,7 +176,7 @@ class Pretraining:
             rows_columns, most, length = self.tour.pop()
         grid = self.grids[rows_columns]
         images, unit, told = pool.take(self.plan.batch, most, grid.rows * 14, grid.columns * 14, generator)
-        labels = told[..., 0]
+        labels = self.teacher.name(told, generator)
         asked = self.teacher.choose(labels, generator)
         lesson = self.teacher.teach(labels, unit, asked, length, alias=self._alias(labels, asked, generator))
         return images, unit, told, grid, lesson

@@ -28,10 +28,11 @@ GRAIN_SIDE = 512
 class Index:
     """What the planning needs to know of the sprites: no pixels.
 
-    `first` and `count` are by kind; `aspect` by sprite; `tiles` holds by sprite and level the left and top texel and
-    the texels across (a sprite without the finest level repeats the next).
+    `first` and `count` are by kind; `kinds` and `aspect` by sprite; `tiles` holds by sprite and level the left and top
+    texel and the texels across (a sprite without the finest level repeats the next).
     """
 
+    kinds: Int[np.ndarray, " sprites"]
     first: Int[np.ndarray, " kinds"]
     count: Int[np.ndarray, " kinds"]
     aspect: Float[np.ndarray, " sprites"]
@@ -131,6 +132,7 @@ def build_atlas(device: torch.device | str) -> Atlas:
     grain = rng.normal(0, 1, (GRAIN_SIDE, GRAIN_SIDE, 3))
     return Atlas(
         index=Index(
+            kinds=kinds,
             first=np.searchsorted(kinds, np.arange(len(KINDS))),
             count=np.bincount(kinds, minlength=len(KINDS)),
             aspect=np.array([sprite.aspect for sprite in sprites]),
