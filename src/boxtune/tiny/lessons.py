@@ -28,7 +28,7 @@ from boxtune.tiny.scene_names import KINDS
 
 MAX_ASKED = 6
 """Most names in one question."""
-NAME_TOKENS = 12
+NAME_TOKENS = 10
 """Tokens kept for one name; longer ones are refused."""
 BY_DRAWING_SHARE, BY_TINT_SHARE = 0.3, 0.1
 """How often a lesson calls each thing by the made-up name of its drawing, or of its kind and colour."""

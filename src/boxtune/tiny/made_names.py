@@ -19,6 +19,8 @@ from boxtune.tiny.scene_names import KINDS, NAMES, UNNAMED, absent_names
 
 BY_DRAWING, BY_TINT = 4, 5
 """The levels of naming behind those of `scene_names`: each drawing has its name; each kind in each colour has one."""
+MOST_LETTERS = 9
+"""Few of their letters stand together in the tokenizer's vocabulary, so this bounds their tokens too."""
 _STARTS, _VOWELS = "b c d f g h k l m n p r s t v w z br cl dr fl gr pl st tr".split(), "a e i o u".split()
 _ENDS = ("", "", "", "n", "r", "k", "l", "s", "x")
 
@@ -81,6 +83,6 @@ def make_up(num: int, seed: int = 0) -> list[str]:
         text = word()
         if rng.random() < 0.4:
             text += rng.choice(("_", "-", " ", "")) + rng.choice((str(rng.randrange(100)), word()))
-        if text not in NAMES:
+        if text not in NAMES and len(text) <= MOST_LETTERS:
             made[text] = None
     return list(made)

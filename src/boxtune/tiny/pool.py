@@ -7,6 +7,8 @@ import torch
 from boxtune.tiny.scenes import SceneMaker
 
 CHUNK = 1024
+COUNTS = ((0, 2), (2, 4), (4, 10), (8, 20))
+"""Least and most objects of the scenes that are taken together."""
 MIN_SIDE_PX = 4.0
 MIN_VISIBLE = 0.5
 """Share of a box's area inside the window below which the object is no longer named."""
@@ -78,11 +80,8 @@ class Pool:
 
     def _count(self) -> None:
         counts = (self.told[..., 0] >= 0).sum(1)
-        self.by_most = {most: torch.nonzero(counts <= most).flatten() for most in (4, 10, 20)}
-        crowded = torch.nonzero(counts > 4).flatten()
         # Long rows are for scenes that need them.
-        self.by_most[10] = torch.nonzero((counts > 3) & (counts <= 10)).flatten()
-        self.by_most[20] = torch.nonzero(counts > 8).flatten() if len(crowded) else self.by_most[4]
+        self.by_most = {most: torch.nonzero((counts >= least) & (counts <= most)).flatten() for least, most in COUNTS}
 
     def take(
         self, num: int, most: int, height: int, width: int, generator: torch.Generator

@@ -39,15 +39,15 @@ from boxtune.tiny.replay import Replay
 from boxtune.tiny.scenes import SceneMaker
 
 SMALL = ((16, 16), (14, 18), (18, 14), (12, 22), (22, 12))
-MIDDLE = ((24, 24), (20, 26), (26, 20), (20, 28), (28, 20), (22, 24), (24, 22), (18, 30), (30, 18))
+MIDDLE = ((24, 24), (20, 26), (26, 20), (22, 24), (24, 22), (18, 28), (28, 18))
 LARGE = ((28, 28), (24, 32), (32, 24))
 GRIDS = (*SMALL, *MIDDLE, *LARGE)
 """Grids of patches (rows, columns) that a batch may have."""
 EARLY_SHARES, LATE_SHARES = (0.75, 0.25, 0.0), (0.15, 0.75, 0.1)
 """In the first part of the training, and after it: how often a batch is small, middle, large."""
-LENGTHS = {4: 160, 10: 320, 20: 600}
-"""Most objects in a scene -> length of the rows behind the image."""
-LENGTH_SHARES = (0.72, 0.18, 0.1)
+LENGTHS = {2: 112, 4: 152, 10: 256, 20: 472}
+"""Most objects in a scene -> length of the rows behind the image: 99 in 100 fit."""
+LENGTH_SHARES = (0.4, 0.32, 0.18, 0.1)
 TAP = 2
 """The layer of the language tower whose image positions the auxiliary loss reads."""
 TOLD_EVERY, KEPT_EVERY_S = 100, 120
