@@ -77,7 +77,7 @@ def make_card(logs: list[Path], hardware: str) -> None:
     for path in logs:
         log = json.loads(path.read_text(encoding="utf-8"))
         last = log["log"][-1]
-        told = {key: value for key, value in log["plan"].items() if key not in ("out", "start", "device", "compiled")}
+        told = {key: value for key, value in log["plan"].items() if key not in PLANNED}
         parts.append({"steps": last["step"], "minutes": round(last["seconds"] / 60, 1), "loss": last["loss"], **told})
     scores = {}
     for name, asked in CARD_SCORES.items():
@@ -94,6 +94,8 @@ def make_card(logs: list[Path], hardware: str) -> None:
     write_card(model_folder(), made, scores)
 
 
+PLANNED = ("out", "start", "device", "compiled", "steps", "minutes")
+"""What a plan says of the machine, and bounds that were not reached."""
 CARD_SCORES: dict[str, dict[str, Any]] = {
     "200 scenes": {"num": 200},
     "200 scenes, NF4": {"num": 200, "quantization": "nf4"},

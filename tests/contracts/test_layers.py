@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "config": LEAVES,
     "errors": LEAVES,
     "pictures": LEAVES,
+    "settings": LEAVES,
     "families": LEAVES,
     "data": f"{LEAVES} families",
     "finetune": f"{LEAVES} families data __init__",  # the version, for the run card
