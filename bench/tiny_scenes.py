@@ -3,7 +3,8 @@
     python bench/tiny_scenes.py [num=200] [quantization=none] [folder=DIR]
     python bench/tiny_scenes.py logs=LOG[,LOG] hardware=TEXT     writes the card of the shipped weights
 
-LOG is the log.json of a pre-training; where one went on from another, both, in order.
+LOG is the log.json of a pre-training, of both in order where one went on from another. The last row of a log counts:
+up to a hundred steps that came after it are not in the card.
 """
 
 from __future__ import annotations

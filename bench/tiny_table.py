@@ -5,7 +5,7 @@
 DIR holds the folders doc_tables, microcontrollers and bccd, each with COCO splits; what is not there is left out by
 name. Microcontrollers have seven validation images only, so their training split is cut into five folds: each is
 scored by a run that trained on the others, a tenth of which chose the best adapter. `keep=true` writes the table to
-docs/embedded.md, from which the README has it.
+docs/embedded.md.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _line(what: str, scores: dict[str, Any], key: str, aim: str) -> Line:
 def main() -> None:
     """Measure the rows that are asked for, and print them."""
     _, options = parse_pairs(sys.argv[1:])
-    data, out = Path(options["data"]), Path(options.get("out", "runs/table"))
+    data, out = Path(options.get("data", ".")), Path(options.get("out", "runs/table"))
     asked = str(options.get("rows", ",".join(ROWS))).split(",")
     lines, minutes = list[Line](), dict[str, float]()
     for row in asked:

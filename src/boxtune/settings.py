@@ -82,7 +82,7 @@ Tracker = Literal[
 
 
 Change = Literal["flip", "turn", "crop", "colour"]
-"""What `data.augment` can do; `data.augment` (the module) says how."""
+"""What can be done to training images; data/augment.py says how."""
 
 
 class DataSettings(Section):

@@ -10,7 +10,7 @@ it runs too, for tests. What it does and why:
 - small pictures first, large ones later;
 - the learning rate stays at its height and falls to nothing in the last part, so that a longer training can go on
   from the weights before that part (`trunk.safetensors`, by `start=`);
-- two auxiliary losses on heads that are thrown away (`auxiliary.py`).
+- auxiliary losses on heads that are thrown away (`auxiliary.py`).
 """
 
 from __future__ import annotations
