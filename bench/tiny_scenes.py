@@ -3,7 +3,8 @@
     python bench/tiny_scenes.py [num=200] [quantization=none] [folder=DIR]
     python bench/tiny_scenes.py logs=LOG[,LOG] hardware=TEXT     writes the card of the shipped weights
 
-LOG is the log.json of a pre-training, of both in order where one went on from another. The last row of a log counts:
+LOG is the log.json of a pre-training, of all in order where one went on from another (from its weights before the
+rate fell, so what it did after that is counted but not in the next). The last row of a log counts:
 up to a hundred steps that came after it are not in the card.
 """
 
@@ -86,7 +87,10 @@ def make_card(logs: list[Path], hardware: str) -> None:
         scores[name] = {key: found[key] for key in ("mean_iou", "recall", "precision", "parse_failure_rate")}
     made = {
         "what": "Qwen2-VL of 8.7 million parameters, trained from scratch on drawn scenes (boxtune.tiny.pretrain)",
-        "data": f"drawn scenes alone, {len(NAMES)} names; no photograph, no data set, no other model",
+        "data": (
+            f"drawn scenes alone, {len(NAMES)} names and made-up ones for single drawings; no photograph, no data set, "
+            "no other model"
+        ),
         "license": "Apache-2.0",
         "hardware": hardware,
         "images": sum(part["steps"] * part["batch"] for part in parts),

@@ -4,8 +4,8 @@
 
 DIR holds the folders doc_tables, microcontrollers and bccd, each with COCO splits; what is not there is left out by
 name. Microcontrollers have seven validation images only, so their training split is cut into five folds: each is
-scored by a run that trained on the others, a tenth of which chose the best adapter. `keep=true` writes the table to
-docs/embedded.md.
+scored by a run that trained on the others, a tenth of which chose the best adapter. `keep=true` puts the rows
+measured into docs/embedded.json and writes the whole table, with the rows measured before, to docs/embedded.md.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from boxtune.finetune import choose_placement
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 ANNOTATIONS = "_annotations.coco.json"
+KEPT = RECIPES.parent / "docs" / "embedded.json"
 NUM_FOLDS = 5
 Line = tuple[str, float | None, float | None, str]
 """What was measured, base, tuned, and the aim."""
@@ -125,18 +126,25 @@ def main() -> None:
     _, options = parse_pairs(sys.argv[1:])
     data, out = Path(options.get("data", ".")), Path(options.get("out", "runs/table"))
     asked = str(options.get("rows", ",".join(ROWS))).split(",")
-    lines, minutes = list[Line](), dict[str, float]()
+    found: dict[str, Any] = {}
     for row in asked:
         if row not in ("scenes", "demo") and not (data / row).is_dir():
             print(f"left out: {row}, {data / row} is no folder")
             continue
         started = time.perf_counter()
-        lines += ROWS[row](data, out)
-        minutes[row] = (time.perf_counter() - started) / 60
-    table = as_table(lines, minutes)
-    print("", table, sep="\n")
+        lines = ROWS[row](data, out)
+        found[row] = {"lines": lines, "minutes": (time.perf_counter() - started) / 60, "machine": machine()}
+    print("", as_table(found), sep="\n")
     if options.get("keep"):
-        write_text(RECIPES.parent / "docs" / "embedded.md", PAGE.format(table=table))
+        known = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
+        known.update(found)
+        write_text(KEPT, json.dumps({row: known[row] for row in ROWS if row in known}, indent=1) + "\n")
+        write_text(KEPT.with_suffix(".md"), as_page(json.loads(KEPT.read_text(encoding="utf-8"))))
+
+
+def machine() -> str:
+    """What a row was measured on."""
+    return f"{os.cpu_count()} cores, torch {torch.__version__}, {choose_placement('nf4', 'auto').notes[0]}"
 
 
 PAGE = """# What the embedded model reaches
@@ -151,15 +159,20 @@ a kind that no scene holds; the last three sets are real pictures. AP counts eve
 """
 
 
-def as_table(lines: list[Line], minutes: dict[str, float]) -> str:
+def as_page(found: dict[str, Any]) -> str:
+    """docs/embedded.md of the rows in docs/embedded.json."""
+    return PAGE.format(table=as_table(found))
+
+
+def as_table(found: dict[str, Any]) -> str:
     """The lines under each other, then what they took and on what."""
     rows = [f"{'':<48} {'base':>6} {'tuned':>6}   aim"]
-    for what, base, tuned, aim in lines:
+    for what, base, tuned, aim in (line for row in found.values() for line in row["lines"]):
         shown = [f"{value:6.3f}" if value is not None else f"{'':>6}" for value in (base, tuned)]
         rows.append(f"{what:<48} {shown[0]} {shown[1]}   {aim}".rstrip())
-    spent = ", ".join(f"{row} {each:.1f}" for row, each in minutes.items())
-    notes = choose_placement("nf4", "auto").notes
-    return "\n".join([*rows, "", f"minutes: {spent}", f"{os.cpu_count()} cores, torch {torch.__version__}: {notes[0]}"])
+    spent = ", ".join(f"{row} {each['minutes']:.1f}" for row, each in found.items())
+    machines = dict.fromkeys(each["machine"] for each in found.values())
+    return "\n".join([*rows, "", f"minutes: {spent}", *machines])
 
 
 if __name__ == "__main__":

@@ -71,11 +71,11 @@ def test_it_learned_and_every_stage_was_counted(finished: boxtune.Run) -> None:
     folder = finished.folder.path
     assert finished.verdict["word"] == "learning"
     ledger = json.loads((folder / "ledger.json").read_text())
-    names = ["loaded", "adapted", "trainer built", "first evaluation", "trained", "reloaded"]
+    names = ["loaded", "adapted", "trainer built", "training begins", "first evaluation", "trained", "reloaded"]
     assert [row["stage"] for row in ledger] == names
-    trainable = {row["trainable"] for row in ledger[1:5]}
+    trainable = {row["trainable"] for row in ledger[1:6]}
     assert len(trainable) == 1 and trainable.pop() > 0
-    assert ledger[5]["trainable"] == 0 and ledger[5]["all"] == ledger[1]["all"] > ledger[0]["all"]
+    assert ledger[6]["trainable"] == 0 and ledger[6]["all"] == ledger[1]["all"] > ledger[0]["all"]
     assert all(set(tower["dtypes"]) <= {"float32"} for row in ledger[1:] for tower in row["towers"].values())
     evaluations = [loss for kind, step, loss in losses(folder) if kind == "eval" and step <= 4]
     assert len(evaluations) == 3
@@ -298,8 +298,12 @@ def test_an_adapter_that_reloads_otherwise_is_no_success(
 
 def test_a_loss_that_is_not_finite_is_no_success(squares: Path, tmp_path: Path) -> None:
     settings = {**QUICK, "base": False, "learning_rate": 1e30}
+    with pytest.raises(boxtune.NotLearningError, match="before the first step failed"):
+        boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path), name="guarded", **settings)
+    findings = json.loads((tmp_path / "guarded" / "findings.json").read_text())
+    assert {f["check"] for f in findings if f["level"] == "fail"} <= {"loss.finite", "grad.finite"}
     with pytest.raises(boxtune.NotLearningError, match="validation loss is nan"):
-        boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path), **settings)
+        boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path), guard="off", **settings)
     for line in (tmp_path / "squares-tiny" / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 

@@ -55,6 +55,8 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
+SHORT = {"data": "data.path", "guard": "guard.mode"}
+"""Groups whose name alone stands for one of their settings."""
 PATHS: tuple[str, ...] = tuple(_leaves(Settings))
 GROUPS = {path.split(".")[0] for path in PATHS if "." in path}
 
@@ -174,13 +176,13 @@ def describe_settings() -> Iterator[str]:
 
 
 def _flat(values: Mapping[str, Any], source: str) -> Iterator[tuple[str, Any]]:
-    """(full path, value) pairs; a nested mapping is a group, `data: folder` stands for `data.path`."""
+    """(full path, value) pairs; a nested mapping is a group; see SHORT."""
     for key, value in values.items():
         if key in GROUPS and isinstance(value, Mapping | None):
             for leaf, inner in (value or {}).items():  # None: a group whose lines are all commented out
                 yield full_path(f"{key}.{leaf}", source), inner
-        elif key == "data":
-            yield "data.path", value
+        elif key in ("data", "guard"):
+            yield {"data": "data.path", "guard": "guard.mode"}[key], value
         elif key in GROUPS:
             what = f"{key!r} is a group of settings and cannot be {value!r}"
             members = ", ".join(path for path in PATHS if path.startswith(f"{key}."))

@@ -11,21 +11,24 @@ from boxtune.artifacts import RunFolder, write_json, write_text
 from boxtune.config import Resolved
 from boxtune.data import MAX_LEFT_OUT, Dataset, Sample, write_split
 from boxtune.errors import DataError, Finding, NotLearningError, name_some
+from boxtune.settings import GuardSettings
 
 if TYPE_CHECKING:
+    from boxtune import guard
     from boxtune.finetune import Plan
-    from boxtune.guard import Verdict
+    from boxtune.guard import LearningCallback, Verdict
 
 
 class Journal:
     """One run's record. Everything it is told is on disk at once, so that a killed run leaves its story."""
 
     def __init__(self, folder: RunFolder, towers: Mapping[str, str]) -> None:
-        from boxtune.guard import Ledger
+        from boxtune.guard import LearningCallback, Stages
 
-        self.folder = folder
+        self.folder, self.towers = folder, towers
         self.findings: list[Finding] = []
-        self.ledger = Ledger(towers)
+        self.stages = Stages(lambda stages: LearningCallback("off", stages=stages), towers)
+        self.ledger = self.stages.ledger
         self.verdict: dict[str, Any] = {"word": "cannot tell", "evidence": ["the run has not finished"]}
         self.digest = ""
         self.probe: Sequence[Sample] = ()
@@ -72,6 +75,15 @@ class Journal:
         if failed:
             self.say("", self.ledger.as_text(), "")
             raise NotLearningError("\n".join(f"{f.seen}\n  where: {f.where}\n  do:    {f.fix}" for f in failed))
+
+    def guard(self, settings: GuardSettings) -> LearningCallback:
+        """The guard's callback for this run: its findings are kept with the others."""
+        from boxtune.guard import LearningCallback
+
+        def tell(finding: guard.Finding) -> None:
+            self.note(Finding(**finding.as_json()))
+
+        return LearningCallback(settings.mode, skip=settings.skip, towers=self.towers, stages=self.stages, tell=tell)
 
     def judged(self, verdict: Verdict) -> None:
         """Keep the guard's verdict and show the ledger."""

@@ -242,7 +242,7 @@ def train_adapter(
     from boxtune.finetune import callbacks as on
     from boxtune.finetune.checkpoints import cut_metrics, read_metrics
     from boxtune.finetune.encode import without_traceback
-    from boxtune.guard import judge, share_moved, snapshot, watch_adapter
+    from boxtune.guard import NotLearning, judge, share_moved, snapshot, watch_adapter
 
     folder, plan, encoder = journal.folder, base.plan, base.encoder
     journal.stage("loaded", base.loaded.model)
@@ -253,15 +253,11 @@ def train_adapter(
 
     valid = limit_split(dataset.splits["valid"], settings.eval.images)
     splits = {"train": dataset.splits["train"], "valid": valid}
+    data = settings.data
     collator = TrainingCollator(
-        encoder,
-        splits,
-        journal.leave_out_while_training,
-        settings.data.augment,
-        settings.data.subset,
-        settings.seed,
+        encoder, splits, journal.leave_out_while_training, data.augment, data.subset, settings.seed
     )
-    with watch_adapter(lambda model: journal.stage("adapted", model, plan)):
+    with watch_adapter(lambda model: journal.stage("adapted", model, plan)), journal.stages.tracing():
         trainer = build_trainer(
             base.loaded,
             plan,
@@ -276,6 +272,7 @@ def train_adapter(
                 on.AtFirstEvaluation(lambda model: journal.stage("first evaluation", model, plan)),
                 on.ShowProgress(),
                 stop,
+                journal.guard(settings.guard),
             ],
             checkpoints=folder.checkpoints,
             resuming=checkpoint is not None,
@@ -286,6 +283,8 @@ def train_adapter(
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except DataError as error:
         raise without_traceback(error) from None
+    except NotLearning as error:
+        raise NotLearningError(str(error)) from None
     journal.stage("trained", trainer.model, plan)
     if stop.reason:
         journal.say(f"stopped at step {trainer.state.global_step}: {stop.reason}; resume=true goes on from here")
@@ -395,5 +394,5 @@ def demo(out: str | Path = "runs", **settings: Any) -> Run:
 
     data = write_packages(Path(out) / "packages")
     # Under five minutes on two cores: fewer evaluations than others get, on half of the images.
-    quick = {"epochs": 4, "eval.per_epoch": 1, "eval.images": 50}
+    quick = {"epochs": 5, "augment": ["turn", "colour"], "eval.per_epoch": 1, "eval.images": 50}
     return train(**{"model": TINY, "data": str(data), "name": "demo", "runs": str(out), **quick, **settings})

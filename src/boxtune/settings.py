@@ -149,6 +149,13 @@ class GenerateSettings(Section):
     max_new_tokens: Count | None = Field(None, description="bound on an answer; None: the longest one plus a quarter")
 
 
+class GuardSettings(Section):
+    """What the guard does about a run that does not learn."""
+
+    mode: Literal["stop", "warn", "off"] = Field("stop", description="stop a run that is proved not to learn, or warn")
+    skip: tuple[str, ...] = Field((), description="checks to leave out, by id or its first part")
+
+
 class TrackSettings(Section):
     """Where metrics go besides metrics.jsonl."""
 
@@ -169,4 +176,5 @@ class Settings(Section):
     image: ImageSettings = ImageSettings()
     eval: EvalSettings = EvalSettings()
     generate: GenerateSettings = GenerateSettings()
+    guard: GuardSettings = GuardSettings()
     track: TrackSettings = TrackSettings()

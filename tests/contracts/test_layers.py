@@ -164,7 +164,7 @@ def test_package_keeps(rule: Rule, root: Path) -> None:
 @pytest.mark.parametrize("rule", [check_length, check_name])
 def test_every_file_keeps(rule: Rule, root: Path) -> None:
     faults = []
-    for folder in ("src", "tests", "bench"):
+    for folder in ("src", "tests", "bench", "compat"):
         paths = sorted((root / folder).rglob("*.py"))
         assert paths, folder
         faults += [f for path in paths for f in rule(path.relative_to(root), path.read_text(encoding="utf-8"))]

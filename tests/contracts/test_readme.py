@@ -79,6 +79,13 @@ def test_tree_equals_disk(readme: str, checkout: tuple[Path, ...]) -> None:
     assert not faults, "\n".join(faults)
 
 
+def test_the_table_of_the_embedded_model_is_the_measured_one(readme: str, root: Path) -> None:
+    page = (root / "docs" / "embedded.md").read_text(encoding="utf-8")
+    table = page.split("```text\n")[1].split("```")[0]
+    assert table.count("\n") > 10
+    assert f"<!-- embedded -->\n```text\n{table}```" in readme
+
+
 def test_first_commands(readme: str) -> None:
     assert find_commands(readme)[:2] == ["make demo", "make test"]
 

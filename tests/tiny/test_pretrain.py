@@ -30,6 +30,19 @@ def test_the_rate_warms_up_stays_and_falls_to_nothing(tmp_path: Path) -> None:
     assert [training.height(progress) for progress in (0.1, 0.75, 0.875, 1.0, 1.1)] == [1, 1, 0.5, 0, 0]
 
 
+def test_a_strange_name_means_either_all_there_is_or_nothing(tmp_path: Path) -> None:
+    training = Pretraining(_plan(tmp_path))
+    labels = torch.tensor([[4, 4, -1], [4, 5, -1], [-1, -1, -1], [4, 4, -1]])
+    asked = torch.tensor([[4, -1], [4, -1], [7, -1], [7, -1]])
+    renamed = torch.zeros(4)
+    for seed in range(300):
+        tokens, mask = training._alias(labels, asked, torch.Generator().manual_seed(seed))
+        assert tokens.shape == mask.shape == (4, 10) and bool((mask.cummin(1).values == mask).all())
+        renamed += mask.any(1)
+    assert 70 < renamed[0] < 130 and renamed[1] == 0
+    assert 110 < renamed[2] < 190 and 110 < renamed[3] < 190
+
+
 @pytest.mark.slow
 def test_it_learns_and_goes_on_from_its_state(tmp_path: Path, pool: Pool) -> None:
     training = Pretraining(_plan(tmp_path))

@@ -16,6 +16,15 @@ class Finding:
     where: str = ""
     fix: str = ""
 
+    def as_text(self) -> str:
+        """The finding as lines for a terminal: what was seen, where, and what to do."""
+        lines = [f"[{self.level}] {self.check}: {self.seen}"]
+        for name, text in (("where:", self.where), ("do:   ", self.fix)):
+            if text:
+                first, *rest = text.splitlines()
+                lines += [f"  {name} {first}", *(f"         {line}" for line in rest)]
+        return "\n".join(lines)
+
     def as_json(self) -> dict[str, Any]:
         """The finding as plain JSON."""
         return asdict(self)

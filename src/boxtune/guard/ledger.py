@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,12 +29,30 @@ class Tower:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One tensor as it was at a stage; `optimized` is None where there was no optimizer yet."""
+
+    name: str
+    tower: str
+    num: int
+    dtype: str
+    trainable: bool
+    optimized: bool | None
+    tensor: weakref.ref[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One row of the ledger; `trainable_names` are the tensors that require grad."""
+    """One row of the ledger: the counts, and each tensor as it was."""
 
     name: str
     towers: Mapping[str, Tower]
-    trainable_names: frozenset[str]
+    seen: Mapping[str, Seen]
+
+    @property
+    def trainable_names(self) -> frozenset[str]:
+        """The tensors that require grad."""
+        return frozenset(name for name, tensor in self.seen.items() if tensor.trainable)
 
     @property
     def trainable(self) -> int:
@@ -73,29 +92,32 @@ class Ledger:
         self.towers = {name: re.compile(pattern) for name, pattern in towers.items()}
         self.stages: list[Stage] = []
 
-    def take(self, name: str, model: Any) -> Stage:
+    def take(self, name: str, model: Any, optimizer: Any = None) -> Stage:
         """Count a model now and remember it as stage `name`."""
-        trainable: Counter[str] = Counter()
-        every: Counter[str] = Counter()
-        dtypes: dict[str, Counter[str]] = {}
-        names = set()
+        held = None
+        if optimizer is not None:
+            held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        seen = {}
         for parameter_name, parameter in model.named_parameters():
-            tower = next((t for t, pattern in self.towers.items() if pattern.search(parameter_name)), OTHER)
-            count = num_parameters(parameter)
-            every[tower] += count
-            if parameter.requires_grad:
-                trainable[tower] += count
-                dtypes.setdefault(tower, Counter())[str(parameter.dtype).removeprefix("torch.")] += count
-                names.add(parameter_name)
-        stage = Stage(
-            name=name,
-            towers={
-                tower: Tower(trainable=trainable[tower], all=every[tower], dtypes=dict(dtypes.get(tower, {})))
-                for tower in [*self.towers, OTHER]
-                if every[tower]
-            },
-            trainable_names=frozenset(names),
-        )
+            seen[parameter_name] = Seen(
+                name=parameter_name,
+                tower=next((t for t, pattern in self.towers.items() if pattern.search(parameter_name)), OTHER),
+                num=num_parameters(parameter),
+                dtype=str(parameter.dtype).removeprefix("torch."),
+                trainable=parameter.requires_grad,
+                optimized=None if held is None else id(parameter) in held,
+                tensor=weakref.ref(parameter),
+            )
+        towers = {}
+        for tower in [*self.towers, OTHER]:
+            mine = [tensor for tensor in seen.values() if tensor.tower == tower]
+            dtypes: Counter[str] = Counter()
+            for tensor in mine:
+                dtypes.update({tensor.dtype: tensor.num} if tensor.trainable else {})
+            if mine:
+                every = sum(tensor.num for tensor in mine)
+                towers[tower] = Tower(trainable=dtypes.total(), all=every, dtypes=dict(dtypes))
+        stage = Stage(name=name, towers=towers, seen=seen)
         self.stages.append(stage)
         return stage
 

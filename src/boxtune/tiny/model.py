@@ -22,10 +22,10 @@ DEFAULTS = Defaults(
     alpha=32,
     dropout=0.0,
     recipe="joint",
-    learning_rate=2e-3,
+    learning_rate=1.5e-3,
     epochs=3.0,
-    effective_batch=8,
-    micro_batch=8,
+    effective_batch=2,
+    micro_batch=2,
     min_pixels=16 * FACTOR**2,
     max_pixels=144 * FACTOR**2,
 )

@@ -40,10 +40,10 @@ from boxtune.tiny.package_decoys import fill_face
 from boxtune.tiny.package_photo import grain, hulls_of, photograph, place
 
 LABEL = "nutrition-table"
-NUM_TABLES_SHARES = (0.15, 0.70, 0.15)
+NUM_TABLES_SHARES = (0.25, 0.60, 0.15)
 """The shares of pictures with no table, with one and with two."""
 ANNOTATIONS = "_annotations.coco.json"
-DRAWING = 1
+DRAWING = 2
 """Counts up with every change to what a seed draws, so that a folder of older pictures is not taken for a new one."""
 MAX_PER_SPLIT = 500_000
 """Seeds reserved for each split of a data set."""

@@ -43,7 +43,7 @@ MIDDLE = ((24, 24), (20, 26), (26, 20), (22, 24), (24, 22), (18, 28), (28, 18))
 LARGE = ((28, 28), (24, 32), (32, 24))
 GRIDS = (*SMALL, *MIDDLE, *LARGE)
 """Grids of patches (rows, columns) that a batch may have."""
-EARLY_SHARES, LATE_SHARES = (0.75, 0.25, 0.0), (0.15, 0.75, 0.1)
+EARLY_SHARES, LATE_SHARES = (0.75, 0.25, 0.0), (0.3, 0.64, 0.06)
 """In the first part of the training, and after it: how often a batch is small, middle, large."""
 LENGTHS = {2: 112, 4: 152, 10: 256, 20: 472}
 """Most objects in a scene -> length of the rows behind the image: 99 in 100 fit."""
@@ -182,9 +182,10 @@ class Pretraining:
         return images, unit, told, grid, lesson
 
     def _alias(self, labels: torch.Tensor, asked: torch.Tensor, generator: torch.Generator) -> Rows:
-        """A made-up name for a third of the scenes that hold things of one name and are asked for that one alone.
+        """A random name for a third of the scenes that hold things of one name and are asked for that one alone.
 
-        So the model learns to copy any name from the question, and its token rows are all trained.
+        So the model learns to copy any name from the question, and its token rows are all trained. Half of those
+        that are asked for nothing that they hold get one too: else a strange name would mean all there is.
         """
         batch = len(labels)
         one = ((labels < 0) | (labels == asked[:, :1])).all(1) & (labels >= 0).any(1) & (asked[:, 1:] < 0).all(1)
@@ -192,7 +193,9 @@ class Pretraining:
         def uniform(*shape: int) -> torch.Tensor:
             return torch.rand(shape, generator=generator, device=self.device)
 
-        renamed = one & (uniform(batch) < 0.33)
+        absent = ~((labels[..., None] == asked[:, None]) & (labels[..., None] >= 0)).flatten(1).any(1)
+        chance = uniform(batch)
+        renamed = (one & (chance < 0.33)) | (absent & (chance < 0.5))
         ordinary = self.teacher.ordinary
         tokens = ordinary[(uniform(batch, NAME_TOKENS) * len(ordinary)).long()]
         num = (uniform(batch, 1) * NAME_TOKENS).long() + 1

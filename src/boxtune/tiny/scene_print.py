@@ -345,7 +345,7 @@ _PRINTED: dict[str, tuple[Callable[[np.random.Generator], Sprite], int]] = {
     "barcode": (_barcode, 8),
     "square code": (_square_code, 6),
     "stamp": (_stamp, 10),
-    "board": (_board, 40),
+    "board": (_board, 128),
 }
 """By kind: what draws it, and how many."""
 KINDS_PRINTED = frozenset(_PRINTED)

@@ -1,0 +1,93 @@
+"""What is measured while a run trains: a small sample of its weights, its gradients, and what lies between two steps.
+
+Everything is kept on the device and read back seldom, so that a step waits for it once at most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+import torch
+
+from boxtune.guard.towers import Towers
+from boxtune.guard.untouched import weight_sum
+
+TENSORS_PER_TOWER, ELEMENTS = 6, 2048
+"""The sample: so many tensors of each tower, spread over its depth, so many elements of each."""
+
+
+class Sample:
+    """A few elements of some trainable tensors of each tower; `now` copies them."""
+
+    def __init__(self, trainable: Mapping[str, torch.nn.Parameter], towers: Towers) -> None:
+        by_tower: dict[str, list[str]] = defaultdict(list)
+        for name in trainable:
+            by_tower[towers.of(name)].append(name)
+        self.parts: list[tuple[str, str, torch.nn.Parameter, int]] = []
+        for tower, names in by_tower.items():
+            step = max(1, len(names) // TENSORS_PER_TOWER)
+            # An odd step, so that LoRA's A and B, which take turns, are both in it.
+            for name in names[:: step + 1 - step % 2][: TENSORS_PER_TOWER + 1]:
+                parameter = trainable[name]
+                self.parts.append((tower, name, parameter, max(1, parameter.numel() // ELEMENTS)))
+
+    def now(self) -> list[torch.Tensor]:
+        """The elements as they are, copied."""
+        return [p.detach().reshape(-1)[::every][:ELEMENTS].clone() for _, _, p, every in self.parts]
+
+    def moved(self, before: list[torch.Tensor], after: list[torch.Tensor]) -> dict[str, float]:
+        """Share of the sampled elements that differ, by tower."""
+        counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for (tower, _, _, _), old, new in zip(self.parts, before, after, strict=True):
+            counts[tower][0] += int((old != new).sum())
+            counts[tower][1] += old.numel()
+        return {tower: moved / max(1, num) for tower, (moved, num) in counts.items()}
+
+    def ratio(self, before: list[torch.Tensor], after: list[torch.Tensor]) -> float:
+        """Size of the change over the size of the weights, of all sampled elements."""
+        change = sum(float((new.float() - old.float()).square().sum()) for old, new in zip(before, after, strict=True))
+        size = sum(float(old.float().square().sum()) for old in before)
+        return math.sqrt(change / size) if size else math.inf if change else 0.0
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    """Whether two samples are equal to the bit (NaN equals itself)."""
+    return all(
+        torch.equal(a, b) or bool((a.isnan() & b.isnan() | (a == b)).all()) for a, b in zip(one, other, strict=True)
+    )
+
+
+def all_sums(trainable: Mapping[str, torch.nn.Parameter]) -> dict[str, float]:
+    """A sum of each trainable tensor, to tell whether any element of any of them has changed."""
+    return {name: weight_sum(parameter) for name, parameter in trainable.items()}
+
+
+def gradient_norms(trainable: Mapping[str, torch.nn.Parameter], towers: Towers) -> dict[str, float]:
+    """The norm of the gradient by tower; a tower without any is left out."""
+    parts: dict[str, list[torch.Tensor]] = defaultdict(list)
+    for name, parameter in trainable.items():
+        if parameter.grad is not None:
+            parts[towers.of(name)].append(parameter.grad.detach())
+    return {
+        tower: float(torch.stack([n.float() for n in torch._foreach_norm(grads)]).norm())
+        for tower, grads in parts.items()
+    }
+
+
+def rising(losses: list[float]) -> float:
+    """The one-sided p value of Mann and Kendall's test that the losses rise (normal approximation, ties counted).
+
+    Source: Kendall, Rank Correlation Methods, 1975.
+    """
+    num = len(losses)
+    if num < 10:
+        return 1.0
+    rises = sum((b > a) - (b < a) for i, a in enumerate(losses) for b in losses[i + 1 :])
+    ties = Counter(losses)
+    variance = num * (num - 1) * (2 * num + 5) - sum(t * (t - 1) * (2 * t + 5) for t in ties.values())
+    if variance <= 0:
+        return 1.0
+    score = (rises - 1 if rises > 0 else rises + 1 if rises < 0 else 0) / math.sqrt(variance / 18)
+    return 0.5 * math.erfc(score / math.sqrt(2))

@@ -1,0 +1,118 @@
+"""The preflight: every check that can be made on the real trainer before its first step, and no trace left behind.
+
+Called when training is about to begin (`on_train_begin`), so model, optimizer, schedule and mixed precision are what
+the run will use. Afterwards weights, optimizer, random state and the order of the data are as if it had not run.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boxtune.guard import checks_labels, checks_parity, checks_setup, checks_steps
+from boxtune.guard.batches import Batches, take_batches
+from boxtune.guard.finding import Finding
+from boxtune.guard.probe import Probed, run_probe
+from boxtune.guard.towers import Towers
+from boxtune.guard.untouched import Kept, unpacked
+
+NUM_BATCHES, NUM_STEPS = 2, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """Findings in the order of the checks, the seconds it took, and what the probe steps showed (None without)."""
+
+    findings: tuple[Finding, ...]
+    seconds: float
+    probed: Probed | None
+
+    @property
+    def failed(self) -> tuple[Finding, ...]:
+        """The findings that stop a run."""
+        return tuple(finding for finding in self.findings if finding.level == "fail")
+
+
+def run_preflight(
+    trainer: Any, *, towers: Mapping[str, str] | None = None, skip: frozenset[str] = frozenset()
+) -> Preflight:
+    """Every check, on a trainer whose training is about to begin. `skip` names checks by id, or their first part."""
+    began = time.monotonic()
+    findings: list[Finding] = []
+    probed = None
+    kept = Kept(trainer, trainer.model)
+    try:
+        with warnings.catch_warnings():
+            # What the libraries warn of here they will warn of again in the run itself.
+            warnings.simplefilter("ignore")
+            findings += checks_setup.check_setup(trainer)
+            batches = take_batches(trainer, NUM_BATCHES)
+            with unpacked(trainer.model):
+                findings += checks_labels.check_labels(trainer, batches)
+                if not any(parameter.requires_grad for parameter in trainer.model.parameters()):
+                    findings.append(checks_steps.nothing_trainable())
+                elif not can_probe(trainer, batches):
+                    findings.append(_not_probed(trainer, batches))
+                else:
+                    try:
+                        probed = run_probe(trainer, batches.train, Towers(towers), num_steps=NUM_STEPS)
+                    except Exception as error:
+                        findings.append(_step_raises(error))
+                    else:
+                        found = checks_steps.check_steps(trainer, probed, kept.frozen_moved())
+                        broken = [f for f in found if f.check in ("loss.finite", "grad.finite") and f.level == "fail"]
+                        # What comes after a step that is not finite says nothing.
+                        findings += broken or found
+                        if not broken:
+                            findings += checks_steps.check_evaluation(trainer, probed)
+                            findings += checks_steps.check_response(probed, hasattr(trainer.model, "peft_config"))
+                            findings += _after_the_steps(trainer, batches)
+    finally:
+        kept.put_back()
+    chosen = [f for f in findings if f.check not in skip and f.check.split(".")[0] not in skip]
+    return Preflight(findings=tuple(chosen), seconds=time.monotonic() - began, probed=probed)
+
+
+def can_probe(trainer: Any, batches: Batches) -> bool:
+    """Whether training steps can be tried: not where a step first generates (GRPO and its kin), nor without data, nor
+    where weights are sharded and cannot be put back one by one."""
+    generates = any("_generate" in name for name in dir(type(trainer)) if name.startswith("_generate"))
+    sharded = bool(getattr(trainer, "is_fsdp_enabled", False) or getattr(trainer, "is_deepspeed_enabled", False))
+    return bool(batches.train) and isinstance(batches.train[0], Mapping) and not generates and not sharded
+
+
+def _not_probed(trainer: Any, batches: Batches) -> Finding:
+    why = batches.why or f"{type(trainer).__name__} cannot be tried out without its real steps"
+    return Finding(check="probe", level="cannot_tell", seen=f"no probe steps: {why}", fix="the run itself is watched")
+
+
+def _step_raises(error: Exception) -> Finding:
+    """The run's own steps would end the same way, later and with less said."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " <- ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames[-6:]))
+    first = str(error).strip().splitlines() or [""]
+    seen = f"a training step raises {type(error).__name__}: {first[0]}"
+    fix = "see grad.none and the ledger" if "does not require grad" in first[0] else "mend the error before training"
+    return Finding(check="step.raises", level="fail", seen=seen, where=where, fix=fix)
+
+
+def _after_the_steps(trainer: Any, batches: Batches) -> list[Finding]:
+    first = batches.train[0]
+    checks: list[Callable[[], list[Finding]]] = [
+        lambda: checks_parity.check_image(trainer, first),
+        lambda: checks_parity.check_image_tokens(trainer, first),
+        lambda: checks_parity.check_positions(trainer, first),
+        lambda: checks_parity.check_causal(trainer, first),
+        lambda: checks_parity.check_batching(trainer, batches),
+        lambda: checks_parity.check_adapter(trainer, first),
+        lambda: checks_parity.check_saving(trainer, first),
+    ]
+    findings: list[Finding] = []
+    for check in checks:
+        findings += check()
+    return findings

@@ -1,0 +1,208 @@
+"""A few real training steps on fixed batches: which tensors get a gradient, which move, and by how much.
+
+The steps are the trainer's own `training_step`, its own clipping threshold and its own optimizer, at the highest
+learning rate that its schedule reaches (the first step of a warm-up is made at 0). Whoever calls this has taken a
+`Kept` before and puts it back after.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from boxtune.guard.batches import copy_of
+from boxtune.guard.towers import Towers
+from boxtune.guard.untouched import bare_optimizer
+
+LARGEST_SAMPLE = 1 << 22
+"""Elements of one tensor that are compared; of a larger one an evenly spread part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """One trainable tensor after the steps.
+
+    `grad_norms` by step, None where there was no gradient; `with_grad` the share of its elements that had one in any
+    step; `moved` the share of those that are not what they were; `update` the root mean square of the change, and
+    `size` that of the tensor before.
+    """
+
+    name: str
+    tower: str
+    num: int
+    dtype: str
+    grad_norms: tuple[float | None, ...]
+    with_grad: float
+    moved: float
+    update: float
+    size: float
+
+    @property
+    def has_grad(self) -> bool:
+        """Whether any step gave it a gradient that is not zero throughout."""
+        return any(norm is not None and norm != 0 for norm in self.grad_norms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What the steps showed. `losses_*` are of the fixed batches with dropout off, before and after; `evaluated_*` what
+    the trainer's evaluation says of them, None where it says no loss; `noise` is how much two readings of the same
+    weights differ."""
+
+    tensors: Sequence[Moved]
+    losses_before: Sequence[float]
+    losses_after: Sequence[float]
+    evaluated_before: float | None
+    evaluated_after: float | None
+    noise: float
+    train_losses: Sequence[float]
+    peak_rates: Sequence[float]
+    num_steps: int
+    evaluation_raises: str = ""
+
+
+def peak_rates(optimizer: Any, scheduler: Any, num_steps: int) -> tuple[list[float], list[float]]:
+    """For each group of the optimizer the highest learning rate of the whole run, and the mean.
+
+    From the schedule's own function where it has one (all of transformers' have); else the rate that is set now, or
+    what the group began with.
+    """
+    groups = bare_optimizer(optimizer).param_groups
+    while hasattr(scheduler, "scheduler"):
+        scheduler = scheduler.scheduler
+    lambdas = getattr(scheduler, "lr_lambdas", None)
+    if not lambdas:
+        rates = [max(float(group["lr"]), float(group.get("initial_lr", 0.0))) for group in groups]
+        return rates, rates
+    every = max(1, num_steps // 2000)
+    steps = sorted({*range(0, max(1, num_steps), every), max(0, num_steps - 1)})
+    factors = [[function(step) for step in steps] for function in lambdas]
+    base = [float(rate) for rate in scheduler.base_lrs]
+    highest = [rate * max(factor) for rate, factor in zip(base, factors, strict=True)]
+    return highest, [rate * sum(factor) / len(factor) for rate, factor in zip(base, factors, strict=True)]
+
+
+def loss_of(trainer: Any, batch: Mapping[str, Any]) -> float:
+    """The trainer's own loss of a batch, dropout off, no gradient kept."""
+    model = trainer.model_wrapped
+    model.eval()
+    with torch.no_grad(), trainer.compute_loss_context_manager(), autocast_of(trainer):
+        return float(trainer.compute_loss(model, copy_of(batch)).detach().float().mean())
+
+
+def autocast_of(trainer: Any) -> Any:
+    """The mixed precision of the run, for calls of the bare model."""
+    return trainer.accelerator.autocast()
+
+
+def evaluated_loss(trainer: Any, batch: Mapping[str, Any]) -> tuple[float | None, str]:
+    """The loss that the trainer's evaluation finds for a batch, and what it raises, if it does."""
+    trainer.model_wrapped.eval()
+    try:
+        loss = trainer.prediction_step(trainer.model_wrapped, copy_of(batch), True)[0]
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
+    return None if loss is None else float(loss.detach().float().mean()), ""
+
+
+def run_probe(trainer: Any, batches: Sequence[Mapping[str, Any]], towers: Towers, *, num_steps: int = 2) -> Probed:
+    """`num_steps` steps on all the batches each; the weights stay where they lead."""
+    model = trainer.model_wrapped
+    optimizer = bare_optimizer(trainer.optimizer)
+    trainable = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+    start = {name: _sample(p.detach()).clone() for name, p in trainable.items()}
+    had = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in start.items()}
+    norms: dict[str, list[float | None]] = {name: [] for name in trainable}
+    highest, _ = peak_rates(trainer.optimizer, trainer.lr_scheduler, trainer.state.max_steps)
+
+    before = [loss_of(trainer, batch) for batch in batches]
+    again = [loss_of(trainer, batch) for batch in batches]
+    evaluated, raises = evaluated_loss(trainer, batches[0])
+    train_losses = []
+    for _ in range(num_steps):
+        model.zero_grad()
+        train_losses.append(sum(_train_on(trainer, model, batches)))
+        _unscale(trainer, trainable.values())
+        for name, parameter in trainable.items():
+            grad = parameter.grad
+            norms[name].append(None if grad is None else float(grad.detach().float().norm()))
+            if grad is not None:
+                had[name] |= _sample(grad.detach()) != 0
+        limit = trainer.args.max_grad_norm
+        if limit and limit > 0:
+            torch.nn.utils.clip_grad_norm_(list(trainable.values()), limit)
+        for group, rate in zip(optimizer.param_groups, highest, strict=True):
+            group["lr"] = rate if not torch.is_tensor(group["lr"]) else group["lr"].fill_(rate)
+        if all(math.isfinite(norm) for each in norms.values() for norm in each if norm is not None):
+            optimizer.step()
+        model.zero_grad()
+    tensors = []
+    for name, parameter in trainable.items():
+        now, then = _sample(parameter.detach()), start[name]
+        difference = now.float() - then.float()
+        num_had = int(had[name].sum())
+        tensors.append(
+            Moved(
+                name=name,
+                tower=towers.of(name),
+                num=parameter.numel(),
+                dtype=str(parameter.dtype).removeprefix("torch."),
+                grad_norms=tuple(norms[name]),
+                with_grad=num_had / max(1, then.numel()),
+                moved=int(((now != then) & had[name]).sum()) / max(1, num_had),
+                update=float(difference.square().mean().sqrt()),
+                size=float(then.float().square().mean().sqrt()),
+            )
+        )
+    return Probed(
+        tensors=tensors,
+        losses_before=before,
+        losses_after=[loss_of(trainer, batch) for batch in batches],
+        evaluated_before=evaluated,
+        evaluated_after=evaluated_loss(trainer, batches[0])[0],
+        noise=max((abs(a - b) for a, b in zip(before, again, strict=True)), default=0.0),
+        train_losses=train_losses,
+        peak_rates=highest,
+        num_steps=num_steps,
+        evaluation_raises=raises,
+    )
+
+
+def _train_on(trainer: Any, model: Any, batches: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Forward and backward of each batch, as parts of one optimizer step."""
+    trainer.current_gradient_accumulation_steps = len(batches)
+    counts = {}
+    if "num_items_in_batch" in inspect.signature(trainer.training_step).parameters:
+        counts["num_items_in_batch"] = count_items(trainer, batches)
+    losses = []
+    for place, batch in enumerate(batches):
+        trainer.accelerator.gradient_state._set_sync_gradients(place == len(batches) - 1)
+        losses.append(float(trainer.training_step(model, copy_of(batch), **counts).detach().float().mean()))
+    return losses
+
+
+def count_items(trainer: Any, batches: Sequence[Mapping[str, Any]]) -> Any:
+    """What the trainer divides the loss of these batches by, None where it does not."""
+    get = getattr(trainer, "get_batch_samples", None)
+    if get is None:
+        return None
+    more = (trainer.args.device,) if "device" in inspect.signature(get).parameters else ()
+    return get(iter(batches), len(batches), *more)[1]
+
+
+def _unscale(trainer: Any, parameters: Any) -> None:
+    scaler = getattr(trainer.accelerator, "scaler", None)
+    if scaler is not None and scaler.is_enabled():
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(scaler.get_scale())
+
+
+def _sample(tensor: torch.Tensor) -> torch.Tensor:
+    flat = tensor.reshape(-1)
+    return flat if flat.numel() <= LARGEST_SAMPLE else flat[:: -(-flat.numel() // LARGEST_SAMPLE)]
