@@ -70,22 +70,38 @@ def predict(words: list[str], options: Options) -> None:
     run_predict(words[0], words[1], **_only(options, out=_text, threshold=_share))
 
 
-def doctor(words: list[str], options: Options) -> None:
+def doctor(words: list[str], options: Options) -> int:
     """boxtune doctor [SCRIPT.py | NOTEBOOK.ipynb | -m MODULE] [ITS OWN ARGUMENTS ...]
 
     Any training script, unchanged, under the guard: what is trainable, what stops it, on which line. Without one:
-    versions, their known traps, and a self-test of a minute. Exit code 3: not learning.
+    versions, their known traps, and a self-test of a minute. Exit code 1: the script's own error, 3: not learning.
     """
-    raise AssertionError("main hands the doctor its words as they are")
+    if not words:
+        from boxtune.guard.selftest import examine
+
+        return examine()
+    module = words[0] == "-m"
+    words = words[1:] if module else words
+    if not words or (not module and not Path(words[0]).is_file()):
+        raise ConfigError(
+            f"there is no script {words[0]!r}" if words else "-m needs the name of a module",
+            where="command line",
+            fix="boxtune doctor SCRIPT.py its own arguments, or boxtune doctor -m MODULE",
+        )
+    from boxtune.guard.doctor import diagnose
+
+    return diagnose(words[0], words[1:], module=module)
 
 
-VERBS: dict[str, Callable[[list[str], Options], None]] = {
+VERBS: dict[str, Callable[[list[str], Options], int | None]] = {
     "demo": demo,
     "inspect": inspect,
     "train": train,
     "predict": predict,
     "doctor": doctor,
 }
+VERBATIM = ("doctor",)
+"""Verbs whose words are not ours to read: they belong to somebody's script."""
 FLAGS = ("json", "open", "resume")
 
 
@@ -105,25 +121,6 @@ def help_text(verb: str | None = None) -> str:
 
         lines += ["", "settings (the last part of a name is enough where it is unambiguous):", *describe_settings()]
     return "\n".join(lines)
-
-
-def run_doctor(words: list[str]) -> int:
-    """The doctor's exit code; all words behind the script are the script's own."""
-    module = bool(words) and words[0] == "-m"
-    words = words[1:] if module else words
-    if not words and not module:
-        from boxtune.guard.selftest import examine
-
-        return examine()
-    if not words or (not module and not Path(words[0]).is_file()):
-        raise ConfigError(
-            f"there is no script {words[0]!r}" if words else "-m needs the name of a module",
-            where="command line",
-            fix="boxtune doctor SCRIPT.py its own arguments, or boxtune doctor -m MODULE",
-        )
-    from boxtune.guard.doctor import diagnose
-
-    return diagnose(words[0], words[1:], module=module)
 
 
 def _require(words: list[str], least: int, most: int | None = None) -> None:
@@ -183,18 +180,17 @@ def main(argv: list[str] | None = None) -> int:
         print(__version__)
         return 0
     try:
-        if verb == "doctor" and words[:1] not in (["--help"], ["-h"]):
-            return run_doctor(words)
-        if verb in ("--help", "-h", "help") or {"--help", "-h"} & set(words):
+        ours = words[:1] if verb in VERBATIM else words
+        if verb in ("--help", "-h", "help") or {"--help", "-h"} & set(ours):
             print(help_text(verb if verb in VERBS else None))
             return 0
         if verb not in VERBS:
             raise ConfigError(f"there is no verb {verb!r}", where="command line", fix=f"one of: {', '.join(VERBS)}")
-        VERBS[verb](*parse_pairs(words, FLAGS, as_text=True))
+        read = (words, {}) if verb in VERBATIM else parse_pairs(words, FLAGS, as_text=True)
+        return VERBS[verb](*read) or 0
     except BoxtuneError as error:
         print(f"boxtune: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("\nboxtune: interrupted; the same command with resume=true goes on", file=sys.stderr)
         return 130
-    return 0

@@ -23,11 +23,11 @@ class Journal:
     """One run's record. Everything it is told is on disk at once, so that a killed run leaves its story."""
 
     def __init__(self, folder: RunFolder, towers: Mapping[str, str]) -> None:
-        from boxtune.guard import LearningCallback, Stages
+        from boxtune.guard import Stages
 
         self.folder, self.towers = folder, towers
         self.findings: list[Finding] = []
-        self.stages = Stages(lambda stages: LearningCallback("off", stages=stages), towers)
+        self.stages = Stages(towers)
         self.ledger = self.stages.ledger
         self.verdict: dict[str, Any] = {"word": "cannot tell", "evidence": ["the run has not finished"]}
         self.digest = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,20 +12,18 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """`train` are collated batches of the trainer's own loader, on the device; `rows` the raw rows behind them and
-    `collate` what made the batches of them, both None where the data set cannot be indexed; `why` says why not.
+    """`train` are collated batches of the trainer's own loader, on the device; `rows` a few raw rows of
+    the data set, None where it cannot be indexed (`why` says why not), and `collate` what makes batches of them.
     """
 
     train: Sequence[Mapping[str, Any]]
-    evaluation: Mapping[str, Any] | None = None
     rows: Sequence[Any] | None = None
     collate: Any = None
     why: str = ""
-    positions: Sequence[int] = field(default=())
 
 
 def take_batches(trainer: Any, num: int) -> Batches:
-    """The first `num` micro-batches of a fresh loader, and one of the evaluation set.
+    """The first `num` micro-batches of a fresh loader, and a few rows.
 
     The random state is the caller's to put back. Nothing is taken from a stream that could not be read again.
     """
@@ -38,28 +36,17 @@ def take_batches(trainer: Any, num: int) -> Batches:
         train.append(trainer._prepare_inputs(batch) if isinstance(batch, Mapping) else batch)
         if len(train) == num:
             break
-    del loader
-    evaluation = None
-    if getattr(trainer, "eval_dataset", None) is not None and not isinstance(trainer.eval_dataset, dict):
-        try:
-            first = next(iter(trainer.get_eval_dataloader()), None)
-        except TypeError:
-            first = None
-        evaluation = None if first is None else trainer._prepare_inputs(first)
-    rows, collate, why = _raw_rows(trainer)
-    return Batches(train=train, evaluation=evaluation, rows=rows, collate=collate, why=why)
+    rows, why = _raw_rows(loader.dataset)
+    return Batches(train=train, rows=rows, collate=loader.collate_fn, why=why)
 
 
-def _raw_rows(trainer: Any, num: int = 4) -> tuple[Sequence[Any] | None, Any, str]:
-    """A few rows of the data set as the collator gets them, evenly spread, and the collator."""
-    loader = trainer.get_train_dataloader()
-    dataset, collate = loader.dataset, loader.collate_fn
-    try:
-        total = len(dataset)
-        places = sorted({round(i * (total - 1) / max(1, num - 1)) for i in range(min(num, total))})
-        return [dataset[place] for place in places], collate, ""
-    except (TypeError, NotImplementedError, KeyError) as error:
-        return None, collate, f"the data set cannot be indexed ({type(error).__name__}: {error})"
+def _raw_rows(dataset: Any, num: int = 4) -> tuple[Sequence[Any] | None, str]:
+    """A few rows of the data set as the collator gets them, evenly spread; None, and why, for a stream."""
+    if isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__len__"):
+        return None, "the data set is a stream: its rows cannot be asked for one by one"
+    total = len(dataset)
+    places = sorted({round(i * (total - 1) / max(1, num - 1)) for i in range(min(num, total))})
+    return [dataset[place] for place in places], ""
 
 
 def collate_rows(batches: Batches, rows: Sequence[Any], trainer: Any) -> Any:

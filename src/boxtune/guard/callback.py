@@ -27,7 +27,7 @@ PROOFS = {
     "run.frozen": "no parameter is trainable any more",
     "run.no_gradient": "no trainable tensor has had a gradient for three optimizer steps",
     "run.still": "no byte of the trainable weights has changed in five steps with a learning rate above 0",
-    "run.undone": "the weights are at their start again before each of five steps with a learning rate above 0",
+    "run.undone": "five updates in a row were taken back before the next step began",
     "run.not_finite": "twenty optimizer steps in a row had a gradient that is not finite",
 }
 """Everything that stops a run, by id."""
@@ -67,9 +67,11 @@ class LearningCallback(TrainerCallback):
         self.with_preflight, self.stages = preflight, stages
         self.out, self.tell = None if out is None else Path(out), tell
         self.findings: list[Finding] = []
+        self.first_seen: dict[str, int] = {}
+        """Optimizer steps done when a check first warned or failed, by its id."""
         self.preflight: Preflight | None = None
         self.verdict = Verdict(word="cannot tell", evidence=("the run has not finished",))
-        self.bad_steps = 0
+        self.bad_steps = self.step = 0
         self.eval_losses: list[float] = []
         self.losses: list[float] = []
         self.peak_rate = self.rate_since = 0.0
@@ -89,52 +91,56 @@ class LearningCallback(TrainerCallback):
         if failed:
             self._stop("preflight", failed)
         self.names = Towers(self.towers)
-        self._watch(model)
-        self.start = self.sample.now()
-        self.before = snapshot(model)
-
-    def _watch(self, model: Any) -> None:
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.sample = Sample(self.trainable, self.names)
-        self.last = self.sample.now()
+        self.before = snapshot(model)
         self.no_gradient = self.still = self.undone = self.not_finite = 0
-        self.sums: dict[str, float] | None = None
+        self.sums: dict[str, int] | None = None
         self.rate = 0.0
+        # Of the step that is looked at closely: the sample when it began and when the optimizer had stepped.
+        self.begun: list[torch.Tensor] | None = None
+        self.stepped: list[torch.Tensor] | None = None
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if self.mode == "off" or not (self._closely(args, state)):
+        if self.mode == "off":
+            return
+        self.step = int(state.global_step)
+        if not self._closely(args, state):
+            self.begun = self.stepped = None
             return
         frozen = [name for name, parameter in self.trainable.items() if not parameter.requires_grad]
         if frozen and len(frozen) == len(self.trainable):
-            self._prove(
-                "run.frozen", f"all {len(frozen)} trainable tensors were frozen before step {state.global_step + 1}"
-            )
+            seen = f"all {len(frozen)} trainable tensors were frozen before step {state.global_step + 1}"
+            self._prove("run.frozen", seen)
         elif frozen:
             seen = f"{len(frozen)} of {len(self.trainable)} tensors were frozen before step {state.global_step + 1}"
             self._note(Finding(check="run.partly_frozen", level="warn", seen=seen, where=", ".join(frozen[:2])))
         now = self.sample.now()
-        if state.global_step and self.rate > 0 and same(now, self.start):
+        if self.begun is not None and self.stepped is not None and not same(self.begun, self.stepped):
+            self._between(state.global_step, self.begun, self.stepped, now)
+        self.begun, self.stepped = now, None
+
+    def _between(
+        self, step: int, begun: list[torch.Tensor], stepped: list[torch.Tensor], now: list[torch.Tensor]
+    ) -> None:
+        """What became of an update until the next step began: it stands, it was undone, or something else happened."""
+        if same(now, begun):
             self.undone += 1
             if self.undone >= UNDONE:
-                self._prove(
-                    "run.undone", f"before step {state.global_step + 1} the weights are what they were at the start"
-                )
-        elif state.global_step and not same(now, self.last):
-            self.undone = 0
-            seen = f"weights changed between step {state.global_step} and the next: something else than the optimizer"
+                self._prove("run.undone", f"{self.undone} updates in a row up to step {step} were taken back")
+            return
+        self.undone = 0
+        if not same(now, stepped):
+            seen = f"weights changed between step {step} and the next: something else than the optimizer"
             self._note(Finding(check="run.outside", level="warn", seen=seen, fix="look at the other callbacks"))
-        else:
-            self.undone = 0
-        self.last = now
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if self.mode == "off":
             return
         self.no_gradient = 0 if any(p.grad is not None for p in self.trainable.values()) else self.no_gradient + 1
         if self.no_gradient >= NO_GRADIENT:
-            self._prove(
-                "run.no_gradient", f"{self.no_gradient} steps up to {state.global_step + 1} had no gradient at all"
-            )
+            seen = f"{self.no_gradient} steps up to {state.global_step + 1} had no gradient at all"
+            self._prove("run.no_gradient", seen)
         if self.no_gradient or args.fp16:
             # With fp16 the scaler leaves out such steps itself, and means to.
             return
@@ -156,27 +162,31 @@ class LearningCallback(TrainerCallback):
             self._prove("run.not_finite", f"{self.not_finite} steps in a row up to {state.global_step + 1}")
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-        if self.mode != "off" and optimizer is not None:
-            self.rate = max((float(group["lr"]) for group in optimizer.param_groups), default=0.0)
-            self.peak_rate = max(self.peak_rate, self.rate)
-            self.rate_since = max(self.rate_since, self.rate)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if self.mode == "off" or not self._closely(args, state):
+        if self.mode == "off" or optimizer is None:
             return
-        now = self.sample.now()
-        if self.rate == 0 or self.not_finite or not same(now, self.last):
+        self.rate = max((float(group["lr"]) for group in optimizer.param_groups), default=0.0)
+        self.peak_rate = max(self.peak_rate, self.rate)
+        self.rate_since = max(self.rate_since, self.rate)
+        self.stepped = None if self.begun is None else self.sample.now()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+        if self.mode == "off" or self.begun is None:
+            return
+        if self.stepped is None:
+            # Trainers older than that event.
+            self.on_optimizer_step(args, state, control, optimizer)
+        assert self.stepped is not None
+        if self.rate == 0 or self.not_finite or not same(self.begun, self.stepped):
             self.still, self.sums = 0, None
         elif self.sums is None:
             # Only now all the weights are looked at: the sample may lie where nothing moves.
             self.still, self.sums = 1, all_sums(self.trainable)
         else:
             self.still += 1
-            if self.still > STILL:
-                if all_sums(self.trainable) == self.sums and not (args.fp16 and self.still < 10 * STILL):
+            if self.still > _patience(args):
+                if all_sums(self.trainable) == self.sums:
                     self._prove("run.still", f"no trainable weight has changed up to step {state.global_step}")
                 self.still, self.sums = 1, all_sums(self.trainable)
-        self.last = now
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if self.mode != "off" and logs and isinstance(logs.get("loss"), (int, float)):
@@ -188,19 +198,22 @@ class LearningCallback(TrainerCallback):
         loss = (metrics or {}).get("eval_loss")
         if self.mode == "off" or loss is None or not hasattr(self, "sample"):
             return
+        self.eval_losses.append(float(loss))
         sums = all_sums(self.trainable)
         previous = getattr(self, "evaluated", None)
         if previous is not None and self.rate_since > 0 and state.global_step > previous[0]:
             step, before, weights = previous
             if f"{before:.6f}" == f"{float(loss):.6f}":
                 if weights == sums:
+                    # Steps that are left out for what they are (a scaler looking for its scale) prove nothing here.
+                    if self.not_finite or state.global_step - step < _patience(args):
+                        return
                     steps = f"steps {step} and {state.global_step}"
                     seen = f"evaluation loss {loss:.6f} and every weight are the same at {steps}"
                     self._prove("run.still", seen)
                 seen = f"evaluation loss {loss:.6f} at steps {step} and {state.global_step}, though weights moved"
                 fix = "evaluation runs without the adapter, or on another model"
                 self._note(Finding(check="run.eval_blind", level="warn", seen=seen, fix=fix))
-        self.eval_losses.append(float(loss))
         self.rate_since = 0.0
         self.evaluated = (state.global_step, float(loss), sums)
 
@@ -218,8 +231,9 @@ class LearningCallback(TrainerCallback):
         self._write()
 
     def _closely(self, args: Any, state: Any) -> bool:
+        """Whether the step that begins is read back: the first ones, then two in a row at each log."""
         every = max(1, int(args.logging_steps)) if args.logging_steps >= 1 else 50
-        return state.global_step <= CLOSELY or state.global_step % every in (0, 1, every - 1) or self.still > 0
+        return state.global_step <= CLOSELY or state.global_step % every in (0, 1) or self.still > 0
 
     def _note(self, *findings: Finding) -> None:
         for finding in findings:
@@ -227,6 +241,8 @@ class LearningCallback(TrainerCallback):
                 continue
             told = [f for f in self.findings if f.check == finding.check]
             self.findings.append(finding)
+            if finding.level in ("warn", "fail"):
+                self.first_seen.setdefault(finding.check, self.step)
             # The same thing again and again is told once, and kept.
             if self.tell is not None:
                 self.tell(finding)
@@ -262,6 +278,12 @@ class LearningCallback(TrainerCallback):
             ("verdict.json", self.verdict.as_json()),
         ):
             (self.out / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _patience(args: Any) -> int:
+    """Steps without a change that prove something: with fp16 the scaler may leave out many while it looks for its
+    scale."""
+    return 10 * STILL if args.fp16 else STILL
 
 
 def running_trainer() -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from boxtune.guard.finding import Finding
+from boxtune.guard.finding import Finding, name_some
 from boxtune.guard.probe import peak_rates
 from boxtune.guard.untouched import bare_optimizer
 
@@ -34,7 +34,7 @@ def check_optimizer(trainer: Any) -> list[Finding]:
                 check="optimizer.missing",
                 level="fail",
                 seen=f"the optimizer does not hold {len(missing)} of {len(trainable)} trainable tensors",
-                where=_some(missing),
+                where=name_some(missing),
                 fix="build the optimizer after the adapter is attached and everything is unfrozen, or let the trainer",
             )
         )
@@ -53,7 +53,7 @@ def check_optimizer(trainer: Any) -> list[Finding]:
                 check="optimizer.frozen",
                 level="warn",
                 seen=f"the optimizer holds {len(frozen)} frozen tensors",
-                where=_some(frozen),
+                where=name_some(frozen),
                 fix="harmless but for memory, unless they were meant to be trained",
             )
         )
@@ -101,7 +101,7 @@ def check_devices(trainer: Any) -> list[Finding]:
                 check="device.offloaded",
                 level="fail" if any("lora_" in name for name in away) else "warn",
                 seen=f"{len(away)} tensors are offloaded (on the meta device)",
-                where=_some(away),
+                where=name_some(away),
                 fix="they do not fit: choose a smaller model or precision, or fewer other things on the card",
             )
         )
@@ -122,7 +122,7 @@ def check_compute_dtype(trainer: Any) -> list[Finding]:
             check="quantization.compute",
             level="warn",
             seen=f"{len(slow)} 4-bit layers compute in fp32",
-            where=_some(slow),
+            where=name_some(slow),
             fix="bnb_4bit_compute_dtype=torch.bfloat16 in BitsAndBytesConfig (a misspelt name is dropped in silence)",
         )
     ]
@@ -158,7 +158,7 @@ def check_packing(trainer: Any) -> list[Finding]:
             return [
                 Finding(
                     check="quantization.packed",
-                    level="fail",
+                    level="fail" if evaluates(trainer) else "warn",
                     seen=f"after one forward pass in evaluation mode a 4-bit layer has no backward any more: {why}",
                     where=name,
                     fix="after loading, for every layer that has it: layer.support_avx512bf16_for_cpu = False",
@@ -167,6 +167,12 @@ def check_packing(trainer: Any) -> list[Finding]:
     if not tried:
         return []
     return [Finding(check="quantization.packed", level="ok", seen="4-bit layers keep their gradient after evaluation")]
+
+
+def evaluates(trainer: Any) -> bool:
+    """Whether the run will evaluate while it trains."""
+    strategy = getattr(trainer.args, "eval_strategy", None) or getattr(trainer.args, "evaluation_strategy", "no")
+    return str(getattr(strategy, "value", strategy)) != "no"
 
 
 def _gradient(layer: Any, inputs: torch.Tensor) -> torch.Tensor | None:
@@ -181,7 +187,3 @@ def _gradient(layer: Any, inputs: torch.Tensor) -> torch.Tensor | None:
 
 def _in_features(module: Any) -> int:
     return int(getattr(module, "in_features", 0) or module.weight.quant_state.shape[1])
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")

@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from boxtune.guard.finding import Finding
+from boxtune.guard.checks_setup import evaluates
+from boxtune.guard.finding import Finding, name_some
 from boxtune.guard.probe import Moved, Probed
 from boxtune.guard.towers import layer_of
 
@@ -26,7 +27,7 @@ def check_steps(trainer: Any, probed: Probed, others_moved: Sequence[str]) -> li
     findings += _check_moves(trainer, probed)
     if others_moved:
         seen = f"{len(others_moved)} frozen tensors moved in {probed.num_steps} steps"
-        findings.append(_fail("move.frozen", seen, _some(others_moved), "a hook or the optimizer writes to them"))
+        findings.append(_fail("move.frozen", seen, name_some(others_moved), "a hook or the optimizer writes to them"))
     else:
         findings.append(Finding(check="move.frozen", level="ok", seen="no frozen weight moved"))
     return findings
@@ -44,10 +45,6 @@ def _fail(check: str, seen: str, where: str = "", fix: str = "") -> Finding:
 
 def _warn(check: str, seen: str, where: str = "", fix: str = "") -> Finding:
     return Finding(check=check, level="warn", seen=seen, where=where, fix=fix)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
 def _check_losses(probed: Probed) -> list[Finding]:
@@ -71,18 +68,18 @@ def _check_gradients(trainer: Any, probed: Probed) -> list[Finding]:
             "the loss does not depend on them: look for torch.no_grad() or detach() round the forward pass, or for "
             "gradient checkpointing with use_reentrant=True over inputs that need no gradient"
         )
-        return [_fail("grad.none", seen, _some([t.name for t in without]), fix)]
+        return [_fail("grad.none", seen, name_some([t.name for t in without]), fix)]
     broken = [t for t in tensors if any(n is not None and not math.isfinite(n) for n in t.grad_norms)]
     findings = []
     if broken:
         seen = f"{len(broken)} tensors get a gradient that is not finite"
-        findings.append(_fail("grad.finite", seen, _some([t.name for t in broken]), "lower the rate; use bf16"))
+        findings.append(_fail("grad.finite", seen, name_some([t.name for t in broken]), "lower the rate; use bf16"))
     dead = [tensor for tensor in tensors if not tensor.has_grad]
     if len(dead) == len(tensors):
         zero = _zero_scaling(trainer)
         seen = f"the gradients of all {len(tensors)} trainable tensors are zero"
         fix = zero or "the loss does not change with them: labels, scaling or a constant loss"
-        return [*findings, _fail("grad.zero", seen, _some([t.name for t in dead]), fix)]
+        return [*findings, _fail("grad.zero", seen, name_some([t.name for t in dead]), fix)]
     by_tower: dict[str, list[Moved]] = defaultdict(list)
     for tensor in tensors:
         by_tower[tensor.tower].append(tensor)
@@ -95,7 +92,7 @@ def _check_gradients(trainer: Any, probed: Probed) -> list[Finding]:
                 "what comes out of it is detached, or it runs under no_grad, or re-entrant checkpointing cuts it off "
                 'there: gradient_checkpointing_kwargs={"use_reentrant": False}'
             )
-            findings.append(_fail("grad.tower", seen, _some([t.name for t in mine]), fix))
+            findings.append(_fail("grad.tower", seen, name_some([t.name for t in mine]), fix))
     if not told:
         findings += _check_layers(tensors, dead)
     if not findings:
@@ -134,7 +131,7 @@ def _check_layers(tensors: Sequence[Moved], dead: Sequence[Moved]) -> list[Findi
     level = "warn" if len(dead) * 10 < len(tensors) else "fail"
     seen = f"{len(dead)} of {len(tensors)} trainable tensors get no gradient"
     fix = "fine for parts that these samples do not use (experts, a second image); else something detaches them"
-    names = _some([tensor.name for tensor in dead])
+    names = name_some([tensor.name for tensor in dead])
     return [Finding(check="grad.tensors", level=level, seen=seen, where=names, fix=fix)]  # type: ignore[arg-type]
 
 
@@ -148,7 +145,7 @@ def _check_moves(trainer: Any, probed: Probed) -> list[Finding]:
     if len(still) == len(live):
         seen = f"not one element moved in {probed.num_steps} steps at the peak learning rate {rate:g}"
         fix = _why_still(trainer, live)
-        return [_fail("move.none", seen, _some([t.name for t in still]), fix)]
+        return [_fail("move.none", seen, name_some([t.name for t in still]), fix)]
     groups: dict[tuple[str, str], list[Moved]] = defaultdict(list)
     for tensor in live:
         # LoRA's B begins at zero, where every number format holds any update, so it would hide what A loses.
@@ -166,7 +163,7 @@ def _check_moves(trainer: Any, probed: Probed) -> list[Finding]:
             low = any(dtype in LOW_PRECISION for dtype in dtypes)
             fix = "keep the trainable weights in fp32 (autocast does the rest)" if low else "raise the learning rate"
             level = "fail" if share < MOST_LOST else "warn"
-            where = _some([t.name for t in mine])
+            where = name_some([t.name for t in mine])
             findings.append(Finding(check="move.lost", level=level, seen=seen, where=where, fix=fix))  # type: ignore[arg-type]
     findings += _check_size(trainer, live, rate)
     if not findings:
@@ -199,10 +196,7 @@ def _check_size(trainer: Any, live: Sequence[Moved], rate: float) -> list[Findin
 
 def check_evaluation(trainer: Any, probed: Probed) -> list[Finding]:
     """Whether an evaluation step runs at all: the first real one may be hours away."""
-    if not probed.evaluation_raises or str(getattr(trainer.args, "eval_strategy", "no")) in (
-        "no",
-        "IntervalStrategy.NO",
-    ):
+    if not probed.evaluation_raises or not evaluates(trainer):
         return []
     seen = f"an evaluation step raises {probed.evaluation_raises.splitlines()[0]}"
     fix = "an own compute_loss takes return_outputs, and returns (loss, outputs) where that is true"

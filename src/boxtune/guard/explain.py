@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from boxtune.guard.edits import suggest_edit
-from boxtune.guard.finding import Finding
+from boxtune.guard.finding import Finding, name_some
 from boxtune.guard.ledger import Seen, Stage
 from boxtune.guard.trace import Change, Frame, Kind, Tracer, short_chain
 
@@ -82,6 +82,7 @@ def explain(
     for cause, mine in groups.items():
         change = changes[cause]
         kind = mine[0].kind
+        where = name_some([step.name for step in mine])
         seen = f"{count_tensors(mine)} {'was' if len(mine) == 1 else 'were'} {_VERB[kind]}"
         if kind == "cast":
             first = mine[0]
@@ -92,7 +93,7 @@ def explain(
             why = "" if tracer is None else " by something that leaves no trace (another thread, or a module's table)"
             fix = "run the script under `boxtune doctor`, or build the trainer within `guard.watch()`, for the line"
             findings.append(
-                Finding(check=check, level=level, seen=seen + why, where=_names(mine), fix=fix)  # type: ignore[arg-type]
+                Finding(check=check, level=level, seen=seen + why, where=where, fix=fix)  # type: ignore[arg-type]
             )
             continue
         chain = short_chain(change.chain)
@@ -103,7 +104,7 @@ def explain(
                 check=check,
                 level=level,  # type: ignore[arg-type]
                 seen=f"{seen} by {tell_chain(chain)}",
-                where="\n".join([_names(mine), *user_lines(chain)]),
+                where="\n".join([where, *user_lines(chain)]),
                 fix="\n".join(part for part in (advice, edit) if part),
             )
         )
@@ -149,11 +150,6 @@ def count_tensors(steps: Sequence[Step]) -> str:
     lora = all("lora_" in step.name for step in steps)
     what = ("LoRA tensor" if lora else "tensor") + ("" if len(steps) == 1 else "s")
     return f"{len(steps)} {what} ({sum(step.num for step in steps):,} parameters)"
-
-
-def _names(steps: Sequence[Step]) -> str:
-    names = [step.name for step in steps]
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
 def advise(kind: str, chain: Sequence[Frame]) -> str:

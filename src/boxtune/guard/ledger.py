@@ -7,16 +7,14 @@ state and not from `numel()`.
 from __future__ import annotations
 
 import contextlib
-import re
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from boxtune.guard.finding import Finding
-
-OTHER = "other"
+from boxtune.guard.finding import Finding, name_some
+from boxtune.guard.towers import OTHER, Towers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +82,10 @@ def num_parameters(parameter: Any) -> int:
 
 
 class Ledger:
-    """Stages in order. `towers` maps a tower's name to a regular expression; a parameter belongs to the first that
-    its name matches, else to `other`.
-    """
+    """Stages in order; for `towers` see `Towers`."""
 
-    def __init__(self, towers: Mapping[str, str]) -> None:
-        self.towers = {name: re.compile(pattern) for name, pattern in towers.items()}
+    def __init__(self, towers: Mapping[str, str] | None = None) -> None:
+        self.towers = Towers(towers)
         self.stages: list[Stage] = []
 
     def take(self, name: str, model: Any, optimizer: Any = None) -> Stage:
@@ -101,7 +97,7 @@ class Ledger:
         for parameter_name, parameter in model.named_parameters():
             seen[parameter_name] = Seen(
                 name=parameter_name,
-                tower=next((t for t, pattern in self.towers.items() if pattern.search(parameter_name)), OTHER),
+                tower=self.towers.of(parameter_name),
                 num=num_parameters(parameter),
                 dtype=str(parameter.dtype).removeprefix("torch."),
                 trainable=parameter.requires_grad,
@@ -109,7 +105,7 @@ class Ledger:
                 tensor=weakref.ref(parameter),
             )
         towers = {}
-        for tower in [*self.towers, OTHER]:
+        for tower in [*self.towers.patterns, OTHER]:
             mine = [tensor for tensor in seen.values() if tensor.tower == tower]
             dtypes: Counter[str] = Counter()
             for tensor in mine:
@@ -138,7 +134,7 @@ class Ledger:
 
     def as_text(self) -> str:
         """The ledger as a table: a row for each stage, trainable of all for the whole and for each tower."""
-        towers = [t for t in [*self.towers, OTHER] if any(t in stage.towers for stage in self.stages)]
+        towers = [t for t in [*self.towers.patterns, OTHER] if any(t in stage.towers for stage in self.stages)]
         rows = [["stage", "trainable", "of all", "share", *towers, "dtype"]]
         for stage in self.stages:
             share = f"{100 * stage.trainable / max(1, stage.all):.4f} %"
@@ -166,7 +162,7 @@ def check_trainable(stage: Stage, wanted: Collection[str], num_wanted: int) -> l
                 check="ledger.frozen",
                 level="fail",
                 seen=f"{len(frozen)} of {len(wanted)} adapter tensors are not trainable at stage {stage.name!r}",
-                where=_some(frozen),
+                where=name_some(frozen),
                 fix="something set requires_grad to False since the stage before; see the ledger",
             )
         )
@@ -176,7 +172,7 @@ def check_trainable(stage: Stage, wanted: Collection[str], num_wanted: int) -> l
                 check="ledger.unfrozen",
                 level="fail",
                 seen=f"{len(extra)} tensors that should be frozen are trainable at stage {stage.name!r}",
-                where=_some(extra),
+                where=name_some(extra),
                 fix="something set requires_grad to True since the stage before; see the ledger",
             )
         )
@@ -186,7 +182,7 @@ def check_trainable(stage: Stage, wanted: Collection[str], num_wanted: int) -> l
                 check="ledger.count",
                 level="fail",
                 seen=f"{stage.trainable:,} parameters are trainable at stage {stage.name!r} instead of {num_wanted:,}",
-                where=_some(sorted(wanted)),
+                where=name_some(sorted(wanted)),
                 fix="the adapter is not of the shape its config says; compare the installed peft with the tested",
             )
         )
@@ -195,10 +191,6 @@ def check_trainable(stage: Stage, wanted: Collection[str], num_wanted: int) -> l
             Finding(check="ledger.trainable", level="ok", seen=f"{stage.trainable:,} trainable at stage {stage.name!r}")
         )
     return findings
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @contextlib.contextmanager

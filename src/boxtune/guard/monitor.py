@@ -37,20 +37,6 @@ class Sample:
         """The elements as they are, copied."""
         return [p.detach().reshape(-1)[::every][:ELEMENTS].clone() for _, _, p, every in self.parts]
 
-    def moved(self, before: list[torch.Tensor], after: list[torch.Tensor]) -> dict[str, float]:
-        """Share of the sampled elements that differ, by tower."""
-        counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        for (tower, _, _, _), old, new in zip(self.parts, before, after, strict=True):
-            counts[tower][0] += int((old != new).sum())
-            counts[tower][1] += old.numel()
-        return {tower: moved / max(1, num) for tower, (moved, num) in counts.items()}
-
-    def ratio(self, before: list[torch.Tensor], after: list[torch.Tensor]) -> float:
-        """Size of the change over the size of the weights, of all sampled elements."""
-        change = sum(float((new.float() - old.float()).square().sum()) for old, new in zip(before, after, strict=True))
-        size = sum(float(old.float().square().sum()) for old in before)
-        return math.sqrt(change / size) if size else math.inf if change else 0.0
-
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     """Whether two samples are equal to the bit (NaN equals itself)."""
@@ -59,7 +45,7 @@ def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     )
 
 
-def all_sums(trainable: Mapping[str, torch.nn.Parameter]) -> dict[str, float]:
+def all_sums(trainable: Mapping[str, torch.nn.Parameter]) -> dict[str, int]:
     """A sum of each trainable tensor, to tell whether any element of any of them has changed."""
     return {name: weight_sum(parameter) for name, parameter in trainable.items()}
 

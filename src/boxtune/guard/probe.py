@@ -19,6 +19,8 @@ from boxtune.guard.batches import copy_of
 from boxtune.guard.towers import Towers
 from boxtune.guard.untouched import bare_optimizer
 
+RATE_WITHOUT = 1e-4
+"""Learning rate of the steps where the schedule has none: that is a finding of its own, and hides no other."""
 LARGEST_SAMPLE = 1 << 22
 """Elements of one tensor that are compared; of a larger one an evenly spread part."""
 
@@ -119,6 +121,8 @@ def run_probe(trainer: Any, batches: Sequence[Mapping[str, Any]], towers: Towers
     had = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in start.items()}
     norms: dict[str, list[float | None]] = {name: [] for name in trainable}
     highest, _ = peak_rates(trainer.optimizer, trainer.lr_scheduler, trainer.state.max_steps)
+    if not any(highest):
+        highest = [RATE_WITHOUT] * len(highest)
 
     before = [loss_of(trainer, batch) for batch in batches]
     again = [loss_of(trainer, batch) for batch in batches]

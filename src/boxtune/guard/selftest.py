@@ -80,6 +80,7 @@ def run_tiny(folder: Path, steps: int = 12) -> tuple[LearningCallback, str]:
             eval_on_start=True,
             report_to=[],
             disable_tqdm=True,
+            dataloader_pin_memory=torch.cuda.is_available(),
         )
         rows = [{"input_ids": row, "labels": row} for row in _rows()]
         trainer = Trainer(

@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, Trainer
 from boxtune.guard.explain import Step, compare_stages, explain
 from boxtune.guard.finding import Finding
 from boxtune.guard.ledger import Ledger, Stage
-from boxtune.guard.towers import COMMON
 from boxtune.guard.trace import Tracer
 from boxtune.guard.untouched import bare_optimizer
 
@@ -24,17 +23,15 @@ ADAPTED = "adapted"
 class Stages:
     """Takes stages while it is watching; `at_begin` judges them once training is about to begin."""
 
-    def __init__(self, make_callback: Callable[[Stages], Any], towers: Mapping[str, str] | None = None) -> None:
-        """`make_callback` gives the callback for a trainer that has none of ours."""
+    def __init__(
+        self, towers: Mapping[str, str] | None = None, make_callback: Callable[[Stages], Any] | None = None
+    ) -> None:
+        """`make_callback` gives the guard of a trainer that is built while `watching` and has none."""
         self.make_callback = make_callback
-        self.ledger = Ledger(towers or COMMON)
+        self.ledger = Ledger(towers)
         self.tracer = Tracer()
         self.is_tracing = False
         self.callbacks: list[Any] = []
-
-    def take(self, name: str, model: Any, optimizer: Any = None) -> Stage:
-        """Take a stage of the model, unless nothing is there to count."""
-        return self.ledger.take(name, model, optimizer)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -61,7 +58,7 @@ class Stages:
     def at_begin(self, trainer: Any) -> list[Finding]:
         """What the stages so far say about the model that is now going to be trained."""
         self.stop_tracing()
-        now = self.take(BEGIN, trainer.model, bare_optimizer(trainer.optimizer))
+        now = self.ledger.take(BEGIN, trainer.model, bare_optimizer(trainer.optimizer))
         reference = self._reference(now)
         if reference is None:
             return []
@@ -130,7 +127,7 @@ def _after_loading(stages: Stages) -> Iterator[None]:
 
     def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
         model = original.__func__(cls, *args, **kwargs)
-        stages.take("loaded", model[0] if isinstance(model, tuple) else model)
+        stages.ledger.take("loaded", model[0] if isinstance(model, tuple) else model)
         return model
 
     PreTrainedModel.from_pretrained = classmethod(from_pretrained)
@@ -151,9 +148,9 @@ def _round_adapters(stages: Stages) -> Iterator[None]:
     original = PeftModel.__init__
 
     def attach(self: Any, model: Any, *args: Any, **kwargs: Any) -> None:
-        stages.take("prepared", model)
+        stages.ledger.take("prepared", model)
         original(self, model, *args, **kwargs)
-        stages.take(ADAPTED, self)
+        stages.ledger.take(ADAPTED, self)
 
     PeftModel.__init__ = attach
     try:
@@ -170,13 +167,13 @@ def _round_trainers(stages: Stages) -> Iterator[None]:
     def build(self: Any, *args: Any, **kwargs: Any) -> None:
         model = kwargs.get("model", args[0] if args else None)
         if isinstance(model, torch.nn.Module):
-            stages.take("given to the trainer", model)
+            stages.ledger.take("given to the trainer", model)
         original(self, *args, **kwargs)
-        stages.take("trainer built", self.model)
+        stages.ledger.take("trainer built", self.model)
         held = [callback for callback in self.callback_handler.callbacks if hasattr(callback, "stages")]
         for callback in held:
             callback.stages = callback.stages or stages
-        if not held:
+        if not held and stages.make_callback is not None:
             held = [stages.make_callback(stages)]
             self.add_callback(held[0])
         stages.callbacks += held

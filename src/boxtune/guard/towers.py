@@ -17,10 +17,12 @@ LAYER = re.compile(r"^(.*?\.(?:layers|layer|blocks|h|block)\.(\d+))(?:\.|$)")
 
 
 class Towers:
-    """`patterns` maps a tower's name to a regular expression; a name belongs to the first that it matches."""
+    """`patterns` maps a tower's name to a regular expression, the common ones by default; a parameter belongs to the
+    first that its name matches, else to `other`."""
 
     def __init__(self, patterns: Mapping[str, str] | None = None) -> None:
-        self.patterns = {name: re.compile(pattern) for name, pattern in (patterns or COMMON).items()}
+        wanted = COMMON if patterns is None else patterns
+        self.patterns = {name: re.compile(pattern) for name, pattern in wanted.items()}
 
     def of(self, name: str) -> str:
         """The tower of a parameter, `other` where no pattern matches."""

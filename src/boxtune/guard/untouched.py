@@ -47,10 +47,11 @@ class Kept:
     """
 
     def __init__(self, trainer: Any, model: torch.nn.Module) -> None:
-        self.trainer, self.model = trainer, model
+        self.trainer = trainer
         self.optimizer = bare_optimizer(trainer.optimizer)
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]} if self.optimizer else set()
-        self.weights, self.sums = {}, {}
+        self.weights: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.sums: dict[str, tuple[torch.Tensor, int]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad or id(parameter) in held:
                 self.weights[name] = (parameter, parameter.detach().clone())
@@ -79,15 +80,11 @@ class Kept:
         """Names of frozen weights that are not what they were."""
         return [name for name, (parameter, total) in self.sums.items() if weight_sum(parameter) != total]
 
-    def weights_back(self) -> None:
-        """Only the weights and buffers, as they were."""
+    def put_back(self) -> None:
+        """Everything as it was."""
         with torch.no_grad():
             for parameter, value in (*self.weights.values(), *self.buffers.values()):
                 parameter.data.copy_(value)
-
-    def put_back(self) -> None:
-        """Everything as it was."""
-        self.weights_back()
         for module, training in self.modes:
             module.training = training
         for parameter, grad in self.grads:
@@ -118,14 +115,15 @@ def bare_optimizer(optimizer: Any) -> Any:
     return optimizer
 
 
-def weight_sum(parameter: torch.Tensor) -> float:
-    """A sum that changes when an element does, cheap on the device; exact for packed weights."""
+_AS_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def weight_sum(parameter: torch.Tensor) -> int:
+    """The sum of a tensor's bits read as whole numbers: exact, so that no single change is rounded away."""
     data = parameter.detach()
-    if data.device.type == "meta":
-        return 0.0
-    if not data.is_floating_point():
-        return float(data.view(torch.uint8).to(torch.int32).sum().item()) if data.numel() else 0.0
-    return float((data.double() if data.numel() < 1 << 20 else data.float()).abs().sum().item())
+    if data.device.type == "meta" or not data.numel():
+        return 0
+    return int(data.contiguous().view(_AS_WHOLE[data.element_size()]).sum(dtype=torch.int64))
 
 
 def _is_plain(value: Any, room: list[int]) -> bool:

@@ -32,7 +32,7 @@ def watch(
     def make(stages: Stages) -> LearningCallback:
         return LearningCallback(mode, skip=skip, towers=towers, stages=stages, out=out)
 
-    stages = Stages(make, towers)
+    stages = Stages(towers, make)
     with stages.watching():
         yield stages
 

@@ -1,0 +1,113 @@
+"""What stops a run is proof; what merely looks like it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+from toys import build, build_model, healthy
+from transformers import TrainerCallback
+
+from boxtune import guard
+from boxtune.guard.monitor import rising
+from boxtune.guard.untouched import weight_sum
+
+
+def _told(trainer: Any, callback: guard.LearningCallback) -> list[str]:
+    trainer.train()
+    return [finding.check for finding in callback.findings if finding.level in ("warn", "fail")]
+
+
+def test_steps_that_are_not_looked_at_are_no_change_from_outside(tmp_path: Path) -> None:
+    callback = guard.LearningCallback()
+    parts = healthy(tmp_path, max_steps=70, logging_steps=12, eval_strategy="no")
+    parts.callbacks = [callback]
+    assert _told(build(parts), callback) == []
+
+
+def test_weights_that_are_seldom_used_are_no_standstill(tmp_path: Path) -> None:
+    """Most rows of the embedding belong to words that the data never uses."""
+    callback = guard.LearningCallback(skip=("save", "move"))
+    parts = healthy(tmp_path, max_steps=30, optim="sgd", learning_rate=0.1)
+    parts.model = build_model().requires_grad_(False)
+    parts.model.model.embed_tokens.weight.requires_grad_(True)
+    for row in parts.rows:
+        del row["completion"]
+        for key in ("input_ids", "labels"):
+            row[key] = [min(token, 8) for token in row[key]]
+    parts.callbacks = [callback]
+    trainer = build(parts)
+    trainer.train()
+    assert trainer.state.global_step == 30
+    assert not [f for f in callback.findings if f.check.startswith("run.")]
+
+
+class Spoil(TrainerCallback):
+    """Makes the gradient of one step, or of all, not a number."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = steps
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if not self.steps or state.global_step in self.steps:
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.fill_(float("nan"))
+
+
+def test_one_bad_step_is_left_out_and_counted(tmp_path: Path) -> None:
+    callback = guard.LearningCallback()
+    parts = healthy(tmp_path)
+    parts.callbacks = [Spoil(5), callback]
+    trainer = build(parts)
+    assert _told(trainer, callback) == ["run.bad_step"]
+    assert callback.bad_steps == 1 and trainer.state.global_step == 24
+    assert all(bool(p.isfinite().all()) for p in trainer.model.parameters())
+    assert callback.verdict.word == "learning"
+
+
+def test_bad_steps_without_end_stop_it(tmp_path: Path) -> None:
+    callback = guard.LearningCallback()
+    parts = healthy(tmp_path, max_steps=60)
+    parts.callbacks = [Spoil(), callback]
+    trainer = build(parts)
+    with pytest.raises(guard.NotLearning, match=r"run\.not_finite"):
+        trainer.train()
+    assert trainer.state.global_step == 19 and (tmp_path / "checkpoint-19").is_dir()
+
+
+def test_warn_goes_on_and_off_says_nothing(tmp_path: Path) -> None:
+    for mode, checks in (("warn", True), ("off", False)):
+        callback = guard.LearningCallback(mode, out=tmp_path / mode)  # type: ignore[arg-type]
+        parts = healthy(tmp_path, learning_rate=0.0)
+        parts.callbacks = [callback]
+        trainer = build(parts)
+        trainer.train()
+        assert trainer.state.global_step == 24 and bool(callback.findings) == checks
+        assert (tmp_path / mode / "findings.json").is_file() == checks
+    with pytest.raises((ValueError, TypeCheckError), match="loud"):
+        guard.LearningCallback("loud")  # type: ignore[arg-type]
+
+
+def test_no_single_change_escapes_the_sum() -> None:
+    for dtype in (torch.float32, torch.bfloat16, torch.uint8, torch.float64):
+        tensor = (torch.rand(2_000_000) * 200).to(dtype)
+        before = weight_sum(tensor)
+        bits = tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+        bits[1_234_567] ^= 1
+        assert weight_sum(tensor) != before
+        bits[1_234_567] ^= 1
+        assert weight_sum(tensor) == before
+
+
+def test_rising_losses_are_told_from_falling_and_level_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(200, 40, generator=generator)
+    assert rising([1.0 + 0.1 * step for step in range(20)]) < 1e-6
+    assert rising([1.0 - 0.1 * step for step in range(20)]) > 0.99
+    assert rising([1.0] * 20) == 1.0 and rising([1.0, 2.0]) == 1.0
+    # Of runs without a trend one in a hundred is said to rise: at most seven of 200, but for one time in a thousand.
+    assert sum(rising(row.tolist()) < 0.01 for row in noise) <= 7
