@@ -12,8 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from boxtune.tiny.model import build_image_processor, build_tokenizer
-
 SHAPE: dict[str, Any] = {
     "text_config": {
         "hidden_size": 3584,
@@ -46,6 +44,8 @@ def write_seven_b(folder: Path) -> None:
     """Write the checkpoint; needs a GPU, or 17 GB of memory and patience."""
     import torch
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    from boxtune.tiny.model import build_image_processor, build_tokenizer
 
     tokenizer = build_tokenizer()
     names = {

@@ -21,11 +21,19 @@ class Parts:
     tokenizer: Any
     rows: list[dict[str, Any]]
     arguments: dict[str, Any]
-    collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+    collate: Any
     callbacks: list[Any] = field(default_factory=list)
     trainer: Any = None
     after: list[Callable[[Any], None]] = field(default_factory=list)
     optimizers: tuple[Any, Any] = (None, None)
+    # Of a run with pictures: what TRL attaches, and whether its cast of the adapter to bf16 is undone.
+    adapter: Any = None
+    in_fp32: bool = True
+    num_eval: int = 8
+    # A step at which the run is resumed, and the checkpoint it then goes on from.
+    resume_at: int = 0
+    resume: str | None = None
+    build: Callable[[Parts], Any] = field(default_factory=lambda: build)
 
 
 def build_tokenizer() -> Any:
@@ -40,11 +48,11 @@ def build_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<end>", unk_token="<unk>")
 
 
-def build_model(dtype: torch.dtype = torch.float32) -> Any:
-    """Random weights, always the same."""
+def build_model(dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
+    """Random weights, the same for a seed."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(WORDS),
@@ -93,11 +101,11 @@ def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return {**made, "attention_mask": torch.ones_like(made["input_ids"])}
 
 
-def healthy(folder: Path, **arguments: Any) -> Parts:
+def healthy(folder: Path, *, seed: int = 0, **arguments: Any) -> Parts:
     """The parts of a run that learns."""
     tokenizer = build_tokenizer()
     return Parts(
-        model=with_lora(build_model()),
+        model=with_lora(build_model(seed=seed)),
         tokenizer=tokenizer,
         rows=make_rows(tokenizer),
         collate=collate,
@@ -114,6 +122,7 @@ def healthy(folder: Path, **arguments: Any) -> Parts:
             "use_cpu": True,
             "disable_tqdm": True,
             "remove_unused_columns": False,
+            "seed": seed,
             **arguments,
         },
     )
@@ -127,7 +136,7 @@ def build(parts: Parts) -> Any:
         model=parts.model,
         args=TrainingArguments(**parts.arguments),
         train_dataset=parts.rows,
-        eval_dataset=parts.rows[:8],
+        eval_dataset=parts.rows[: parts.num_eval],
         data_collator=parts.collate,
         processing_class=parts.tokenizer,
         callbacks=parts.callbacks,

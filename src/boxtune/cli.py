@@ -71,26 +71,30 @@ def predict(words: list[str], options: Options) -> None:
 
 
 def doctor(words: list[str], options: Options) -> int:
-    """boxtune doctor [SCRIPT.py | NOTEBOOK.ipynb | -m MODULE] [ITS OWN ARGUMENTS ...]
+    """boxtune doctor [--trace] [SCRIPT.py | NOTEBOOK.ipynb | -m MODULE] [ITS OWN ARGUMENTS ...]
 
     Any training script, unchanged, under the guard: what is trainable, what stops it, on which line. Without one:
     versions, their known traps, and a self-test of a minute. Exit code 1: the script's own error, 3: not learning.
+    On several GPUs: torchrun --nproc_per_node 2 -m boxtune doctor SCRIPT.py, or accelerate launch -m boxtune doctor.
+    --trace names the line of what is frozen while training, where steps become several times slower.
     """
     if not words:
         from boxtune.guard.selftest import examine
 
         return examine()
-    module = words[0] == "-m"
+    trace = words[0] == "--trace"
+    words = words[1:] if trace else words
+    module = words[:1] == ["-m"]
     words = words[1:] if module else words
     if not words or (not module and not Path(words[0]).is_file()):
         raise ConfigError(
-            f"there is no script {words[0]!r}" if words else "-m needs the name of a module",
+            f"there is no script {words[0]!r}" if words else "a script, a notebook or -m MODULE is missing",
             where="command line",
             fix="boxtune doctor SCRIPT.py its own arguments, or boxtune doctor -m MODULE",
         )
     from boxtune.guard.doctor import diagnose
 
-    return diagnose(words[0], words[1:], module=module)
+    return diagnose(words[0], words[1:], module=module, trace_training=trace)
 
 
 VERBS: dict[str, Callable[[list[str], Options], int | None]] = {

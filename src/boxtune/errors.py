@@ -5,7 +5,8 @@
     │   ├── ConfigError          a setting: unknown, of the wrong type, or at odds with another
     │   ├── DataError            an annotation file, an image, a folder
     │   └── ModelError           a model that is not there, or that boxtune does not know
-    └── NotLearningError         exit code 3: the run was stopped, or has been shown not to learn
+    ├── NotLearningError         exit code 3: the run was stopped, or has been shown not to learn
+    └── UndecidedError           exit code 4: it cannot be told, and guard.strict asks for more
 
 A `Finding` is what a check saw. Checks return findings and never raise; whoever calls them decides.
 """
@@ -62,6 +63,12 @@ class NotLearningError(BoxtuneError):
     """The run was stopped because it is proved that it does not learn what it should."""
 
     exit_code = 3
+
+
+class UndecidedError(BoxtuneError):
+    """It cannot be told whether the run learned, and it was asked to be (guard.strict)."""
+
+    exit_code = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from boxtune.artifacts import RunFolder, write_json, write_text
 from boxtune.config import Resolved
 from boxtune.data import MAX_LEFT_OUT, Dataset, Sample, write_split
-from boxtune.errors import DataError, Finding, NotLearningError, name_some
+from boxtune.errors import DataError, Finding, NotLearningError, UndecidedError, name_some
 from boxtune.settings import GuardSettings
 
 if TYPE_CHECKING:
@@ -102,6 +102,18 @@ class Journal:
         write_json(self.folder.verdict, self.verdict)
         write_json(self.folder.findings, [finding.as_json() for finding in self.findings])
         return self.verdict
+
+    def require_learned(self, *, strict: bool) -> None:
+        """Raise NotLearningError where the run is proved not to have learned, or where what was saved is not what was
+        trained; if `strict`, UndecidedError where it cannot be told."""
+        evidence = "; ".join(self.verdict["evidence"])
+        if self.verdict["word"] == "not learning":
+            raise NotLearningError(f"the run did not learn: {evidence}")
+        for finding in self.findings:
+            if finding.check == "reload.logits" and finding.level == "fail":
+                raise NotLearningError(f"{finding.seen}\n  where: {finding.where}\n  do:    {finding.fix}")
+        if strict and self.verdict["word"] == "cannot tell":
+            raise UndecidedError(f"it cannot be told whether the run learned: {evidence}")
 
     def leave_out_while_training(self, sample: Sample, error: DataError) -> None:
         """Note a training image that could not be opened; DataError once more than 1 % of them are like that.

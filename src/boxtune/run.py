@@ -253,7 +253,7 @@ def train_adapter(
 
     valid = limit_split(dataset.splits["valid"], settings.eval.images)
     splits = {"train": dataset.splits["train"], "valid": valid}
-    data = settings.data
+    data, watcher = settings.data, journal.guard(settings.guard)
     collator = TrainingCollator(
         encoder, splits, journal.leave_out_while_training, data.augment, data.subset, settings.seed
     )
@@ -272,7 +272,7 @@ def train_adapter(
                 on.AtFirstEvaluation(lambda model: journal.stage("first evaluation", model, plan)),
                 on.ShowProgress(),
                 stop,
-                journal.guard(settings.guard),
+                watcher,
             ],
             checkpoints=folder.checkpoints,
             resuming=checkpoint is not None,
@@ -292,7 +292,10 @@ def train_adapter(
     rows = read_metrics(folder.metrics)
     losses = [float(row["eval_loss"]) for row in rows if row["kind"] == "eval"]
     rates = [row["learning_rate"] for row in rows if row["kind"] == "train"]
-    journal.judged(judge(losses, share_moved(before, trainer.model), max(rates, default=0.0)))
+    # Of a run that goes on from a checkpoint, the guard's samples know the last part only.
+    pairs = watcher.pairs if checkpoint is None else []
+    moved = share_moved(before, trainer.model)
+    journal.judged(judge(losses, moved, max(rates, default=0.0), pairs, watcher.what))
     if not folder.adapter.is_dir():
         save(folder.adapter)
     put_back(trainer.model, folder.adapter)
@@ -340,8 +343,7 @@ def write_scores(
 ) -> Run:
     """Score both on the same images, draw the best and the worst, and close the run.
 
-    Raises NotLearningError, after everything is written, where the run is proved not to have learned, or where what
-    was saved is not what was trained.
+    Raises, after everything is written, what `Journal.require_learned` does.
     """
     folder = journal.folder
     scores: dict[str, Any] = {
@@ -362,11 +364,7 @@ def write_scores(
     journal.say(*told)
     verdict = journal.end(scores)
     journal.say(f"run folder: {folder.path}", f"pictures:   {', '.join(str(sheet) for sheet in sheets)}")
-    if verdict["word"] == "not learning":
-        raise NotLearningError(f"the run did not learn: {'; '.join(verdict['evidence'])}")
-    for finding in journal.findings:
-        if finding.check == "reload.logits" and finding.level == "fail":
-            raise NotLearningError(f"{finding.seen}\n  where: {finding.where}\n  do:    {finding.fix}")
+    journal.require_learned(strict=settings.guard.strict)
     return Run(folder=folder, scores=scores, verdict=verdict)
 
 

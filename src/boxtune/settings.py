@@ -154,6 +154,7 @@ class GuardSettings(Section):
 
     mode: Literal["stop", "warn", "off"] = Field("stop", description="stop a run that is proved not to learn, or warn")
     skip: tuple[str, ...] = Field((), description="checks to leave out, by id or its first part")
+    strict: bool = Field(False, description="exit code 4 where the verdict is: cannot tell")
 
 
 class TrackSettings(Section):

@@ -74,6 +74,35 @@ def test_a_second_preparation_is_shown_with_its_edit(tmp_path: Path, capsys: pyt
     assert not [line for line in shown.splitlines() if line.strip().startswith("+model")]
 
 
+FROZEN_LATE = """
+from toys import build, healthy
+from transformers import TrainerCallback
+
+class Freeze(TrainerCallback):
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step == 3:
+            model.requires_grad_(False)
+
+parts = healthy("OUT")
+parts.callbacks.append(Freeze())
+build(parts).train()
+"""
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_what_is_frozen_in_training_is_named_on_a_traced_replay(
+    trace: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "late.py"
+    path.write_text(FROZEN_LATE.replace("OUT", str(tmp_path)))
+    assert main(["doctor", *(["--trace"] if trace else []), str(path)]) == 3
+    shown = capsys.readouterr().out
+    assert "run.frozen: all 24 trainable tensors were frozen before step 4" in shown
+    line = 1 + FROZEN_LATE.splitlines().index("            model.requires_grad_(False)")
+    assert (f"late.py:{line}" in shown) == trace
+    assert "boxtune doctor --trace" in shown
+
+
 def test_a_notebook_runs_cell_by_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = [
         {"cell_type": "markdown", "source": ["words"]},

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from boxtune.guard import judge, share_moved, snapshot
+from boxtune.guard.verdict import chance_of
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,25 @@ def test_share_moved_counts_elements() -> None:
     with torch.no_grad():
         model.weight[0, 0] += 1
     assert share_moved(before, model) == 1 / 8
+
+
+def test_single_samples_decide_between_learning_and_noise() -> None:
+    fell = [(3.0 + place, 2.9 + place) for place in range(7)]
+    assert judge([], 1.0, 1e-4, fell).word == "learning"
+    assert judge([3.0, 2.99], 1.0, 1e-4, fell[:6]).word == "cannot tell"
+    mixed = [(3.0, 3.0 + (-1) ** place * 0.1) for place in range(16)]
+    assert judge([3.0, 2.99], 1.0, 1e-4, mixed).word == "cannot tell"
+    rose = judge([3.0, 2.9], 1.0, 1e-4, [(after, before) for before, after in fell])
+    assert rose.word == "cannot tell" and "rose" in rose.evidence[0]
+
+
+def test_the_chance_is_that_of_equally_likely_signs() -> None:
+    assert chance_of([-1.0] * 7) == pytest.approx(1 / 128)
+    assert chance_of([1.0] * 7) == 1.0
+    assert chance_of([]) == chance_of([0.0, 0.0]) == 1.0
+    assert chance_of([-3.0, 1.0]) == pytest.approx(2 / 4)
+    # Of samples that change by chance alone one in a hundred is said to fall.
+    changes = torch.randn(300, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert sum(chance_of(row.tolist()) < 0.01 for row in changes) <= 9
+    many = torch.randn(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert 0.001 < chance_of((many - many.mean()).tolist()) < 0.999

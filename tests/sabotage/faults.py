@@ -6,22 +6,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import torch
-from toys import Parts, build_model, with_lora
+from toys import Parts, build_model, healthy, with_lora
 from transformers import TrainerCallback
 
-Fault = tuple[Callable[[Parts], None], set[str]]
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """`change` breaks the parts that `healthy` makes; the firing of any of `checks` names the cause."""
+
+    change: Callable[[Parts], None]
+    checks: frozenset[str]
+    healthy: Callable[[Path], Parts]
+
+
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(*checks: str) -> Callable[[Callable[[Parts], None]], Callable[[Parts], None]]:
+def fault(
+    *checks: str, of: Callable[..., Parts] = healthy
+) -> Callable[[Callable[[Parts], None]], Callable[[Parts], None]]:
     """Register a way to break a run, with the checks whose firing names its cause."""
 
     def register(change: Callable[[Parts], None]) -> Callable[[Parts], None]:
-        FAULTS[change.__name__.replace("_", " ")] = (change, set(checks))
+        name = change.__name__.strip("_").replace("_", " ")
+        FAULTS[name] = Fault(change=change, checks=frozenset(checks), healthy=of)
         return change
 
     return register

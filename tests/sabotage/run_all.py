@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import faults_of_labels  # noqa: E402, F401
+import faults_of_pictures  # noqa: E402, F401
 from faults import FAULTS, Fault  # noqa: E402
-from toys import build, healthy  # noqa: E402
 
 from boxtune import guard  # noqa: E402
 
@@ -20,9 +20,9 @@ from boxtune import guard  # noqa: E402
 def break_run(fault: Fault, folder: Path) -> tuple[dict[str, int], list[guard.Finding]]:
     """Optimizer steps done when each check fired first, and what was found."""
     with guard.watch() as stages:
-        parts = healthy(folder)
-        fault[0](parts)
-        trainer = build(parts)
+        parts = fault.healthy(folder)
+        fault.change(parts)
+        trainer = parts.build(parts)
         with contextlib.suppress(guard.NotLearning):
             trainer.train()
     callback = stages.callbacks[0]
@@ -37,7 +37,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             first, findings = break_run(fault, Path(folder))
-        named = {check: step for check, step in first.items() if check in fault[1]}
+        named = {check: step for check, step in first.items() if check in fault.checks}
         step = min((named or first).values(), default=-1)
         right, caught = right + bool(named), caught + (0 <= step < 20)
         print(f"{'ok  ' if named else 'MISS'} {name:<48} step {step:>2}  {', '.join(first)}", flush=True)

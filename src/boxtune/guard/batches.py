@@ -12,11 +12,12 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """`train` are collated batches of the trainer's own loader, on the device; `rows` a few raw rows of
-    the data set, None where it cannot be indexed (`why` says why not), and `collate` what makes batches of them.
+    """`train` are collated batches of the trainer's own loader, on the device (mappings, but for trainers that make
+    their batches in the step); `rows` a few raw rows of the data set, None where it cannot be indexed (`why` says why
+    not), and `collate` what makes batches of them.
     """
 
-    train: Sequence[Mapping[str, Any]]
+    train: Sequence[Any]
     rows: Sequence[Any] | None = None
     collate: Any = None
     why: str = ""
@@ -36,16 +37,17 @@ def take_batches(trainer: Any, num: int) -> Batches:
         train.append(trainer._prepare_inputs(batch) if isinstance(batch, Mapping) else batch)
         if len(train) == num:
             break
-    rows, why = _raw_rows(loader.dataset)
+    rows, why = spread_rows(loader.dataset)
     return Batches(train=train, rows=rows, collate=loader.collate_fn, why=why)
 
 
-def _raw_rows(dataset: Any, num: int = 4) -> tuple[Sequence[Any] | None, str]:
+def spread_rows(dataset: Any, num: int = 4) -> tuple[Sequence[Any] | None, str]:
     """A few rows of the data set as the collator gets them, evenly spread; None, and why, for a stream."""
     if isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__len__"):
         return None, "the data set is a stream: its rows cannot be asked for one by one"
     total = len(dataset)
-    places = sorted({round(i * (total - 1) / max(1, num - 1)) for i in range(min(num, total))})
+    num = min(num, total)
+    places = sorted({round(i * (total - 1) / max(1, num - 1)) for i in range(num)})
     return [dataset[place] for place in places], ""
 
 
@@ -63,13 +65,13 @@ def copy_of(batch: Any) -> Any:
     return batch
 
 
-def tensor_of(batch: Mapping[str, Any], name: str) -> torch.Tensor | None:
-    """The tensor of that name, None where the batch has none."""
-    value = batch.get(name)
+def tensor_of(batch: Any, name: str) -> torch.Tensor | None:
+    """The tensor of that name, None where the batch has none, or is no mapping."""
+    value = batch.get(name) if isinstance(batch, Mapping) else None
     return value if isinstance(value, torch.Tensor) else None
 
 
-def num_supervised(batch: Mapping[str, Any]) -> int:
+def num_supervised(batch: Any) -> int:
     """Places of the batch that the loss counts."""
     labels = tensor_of(batch, "labels")
     return 0 if labels is None else int((labels[..., 1:] != -100).sum())

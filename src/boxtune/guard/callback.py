@@ -15,8 +15,9 @@ from typing import Any, Literal
 import torch
 from transformers import Trainer, TrainerCallback
 
-from boxtune.guard.finding import Finding
+from boxtune.guard.finding import Finding, name_some
 from boxtune.guard.monitor import Sample, all_sums, gradient_norms, rising, same
+from boxtune.guard.paired import Paired
 from boxtune.guard.preflight import Preflight, run_preflight
 from boxtune.guard.stages import Stages
 from boxtune.guard.towers import Towers
@@ -24,16 +25,19 @@ from boxtune.guard.verdict import Verdict, judge, share_moved, snapshot
 
 PROOFS = {
     "preflight": "a check before the first step failed",
-    "run.frozen": "no parameter is trainable any more",
+    "run.frozen": "no parameter is trainable any more; `boxtune doctor --trace` names the line",
     "run.no_gradient": "no trainable tensor has had a gradient for three optimizer steps",
     "run.still": "no byte of the trainable weights has changed in five steps with a learning rate above 0",
     "run.undone": "five updates in a row were taken back before the next step began",
     "run.not_finite": "twenty optimizer steps in a row had a gradient that is not finite",
 }
 """Everything that stops a run, by id."""
+REPLAY = "`boxtune doctor --trace` names the line"
 NO_GRADIENT, STILL, UNDONE, NOT_FINITE = 3, 5, 5, 20
 CLOSELY = 20
 """The first steps, each of which is read back; later ones are where the trainer logs."""
+APART = 10
+"""Least distance of those later steps."""
 RISES = 0.01
 """Share of runs without any trend that are said to rise."""
 
@@ -72,6 +76,9 @@ class LearningCallback(TrainerCallback):
         self.preflight: Preflight | None = None
         self.verdict = Verdict(word="cannot tell", evidence=("the run has not finished",))
         self.bad_steps = self.step = 0
+        self.pairs: list[tuple[float, float]] = []
+        """Losses of single samples of the split `what`, before and after; none until the end of the run."""
+        self.what = ""
         self.eval_losses: list[float] = []
         self.losses: list[float] = []
         self.peak_rate = self.rate_since = 0.0
@@ -81,19 +88,21 @@ class LearningCallback(TrainerCallback):
             return
         trainer = running_trainer()
         if self.stages is not None:
-            self._note(*self.stages.at_begin(trainer))
+            self._note(*self.stages.at_begin(trainer), *self.stages.heard)
         if self.with_preflight:
             self.preflight = run_preflight(trainer, towers=self.towers, skip=self.skip)
             frozen = any(finding.check == "ledger.frozen" for finding in self.findings)
             # The ledger has said so already, with the cause.
             self._note(*(f for f in self.preflight.findings if not (frozen and f.check == "trainable.none")))
-        failed = [finding for finding in self.findings if finding.level == "fail"]
+        failed = of_all_ranks([finding for finding in self.findings if finding.level == "fail"])
+        self._note(*(finding for finding in failed if finding not in self.findings))
         if failed:
             self._stop("preflight", failed)
         self.names = Towers(self.towers)
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.sample = Sample(self.trainable, self.names)
         self.before = snapshot(model)
+        self.paired = Paired(trainer) if self.preflight is not None and self.preflight.probed is not None else None
         self.no_gradient = self.still = self.undone = self.not_finite = 0
         self.sums: dict[str, int] | None = None
         self.rate = 0.0
@@ -111,14 +120,20 @@ class LearningCallback(TrainerCallback):
         frozen = [name for name, parameter in self.trainable.items() if not parameter.requires_grad]
         if frozen and len(frozen) == len(self.trainable):
             seen = f"all {len(frozen)} trainable tensors were frozen before step {state.global_step + 1}"
-            self._prove("run.frozen", seen)
+            self._prove("run.frozen", *self._who_froze(seen, frozen))
         elif frozen:
             seen = f"{len(frozen)} of {len(self.trainable)} tensors were frozen before step {state.global_step + 1}"
-            self._note(Finding(check="run.partly_frozen", level="warn", seen=seen, where=", ".join(frozen[:2])))
+            seen, where = self._who_froze(seen, frozen)
+            self._note(Finding(check="run.partly_frozen", level="warn", seen=seen, where=where, fix=REPLAY))
         now = self.sample.now()
         if self.begun is not None and self.stepped is not None and not same(self.begun, self.stepped):
             self._between(state.global_step, self.begun, self.stepped, now)
         self.begun, self.stepped = now, None
+
+    def _who_froze(self, seen: str, names: list[str]) -> tuple[str, str]:
+        """What was seen and where, with the line where it was traced."""
+        by, lines = ("", "") if self.stages is None else self.stages.who_froze(self.trainable[names[0]])
+        return seen + by, "\n".join(part for part in (name_some(names), lines) if part)
 
     def _between(
         self, step: int, begun: list[torch.Tensor], stepped: list[torch.Tensor], now: list[torch.Tensor]
@@ -225,14 +240,20 @@ class LearningCallback(TrainerCallback):
                 f"the training loss rises (Mann-Kendall, p = {chance:.2g}; one run in a hundred without any trend does)"
             )
             self._note(Finding(check="run.rising", level="warn", seen=seen, fix="lower the learning rate"))
-        self.verdict = judge(self.eval_losses, share_moved(self.before, model), self.peak_rate)
-        if self.tell is None:
+        if self.stages is not None:
+            told = {finding.check for finding in self.findings}
+            self._note(*(finding for finding in self.stages.heard if finding.check not in told))
+        if self.paired is not None:
+            self.pairs, self.what = self.paired.pairs(running_trainer()), self.paired.what
+        moved = share_moved(self.before, model)
+        self.verdict = judge(self.eval_losses, moved, self.peak_rate, self.pairs, self.what)
+        if self.tell is None and rank() == 0:
             print(f"verdict: {self.verdict}", flush=True)
         self._write()
 
     def _closely(self, args: Any, state: Any) -> bool:
-        """Whether the step that begins is read back: the first ones, then two in a row at each log."""
-        every = max(1, int(args.logging_steps)) if args.logging_steps >= 1 else 50
+        """Whether the step that begins is read back: the first ones, then two in a row at each log, or each tenth."""
+        every = max(APART, int(args.logging_steps)) if args.logging_steps >= 1 else 50
         return state.global_step <= CLOSELY or state.global_step % every in (0, 1) or self.still > 0
 
     def _note(self, *findings: Finding) -> None:
@@ -246,12 +267,12 @@ class LearningCallback(TrainerCallback):
             # The same thing again and again is told once, and kept.
             if self.tell is not None:
                 self.tell(finding)
-            elif finding.level != "ok" and not told:
-                print(finding.as_text(), flush=True)
+            elif finding.level != "ok" and not told and (rank() == 0 or hasattr(self, "names")):
+                print((f"[rank {rank()}] " if rank() else "") + finding.as_text(), flush=True)
         self._write()
 
-    def _prove(self, check: str, seen: str) -> None:
-        finding = Finding(check=check, level="fail", seen=seen, fix=PROOFS[check])
+    def _prove(self, check: str, seen: str, where: str = "") -> None:
+        finding = Finding(check=check, level="fail", seen=seen, where=where, fix=PROOFS[check])
         if check in self.skip:
             return
         known = any(f.check == check for f in self.findings)
@@ -270,7 +291,7 @@ class LearningCallback(TrainerCallback):
         raise NotLearning(f"{PROOFS[proof]}\n" + "\n".join(finding.as_text() for finding in findings))
 
     def _write(self) -> None:
-        if self.out is None or (torch.distributed.is_initialized() and torch.distributed.get_rank()):
+        if self.out is None or rank():
             return
         self.out.mkdir(parents=True, exist_ok=True)
         for name, content in (
@@ -284,6 +305,31 @@ def _patience(args: Any) -> int:
     """Steps without a change that prove something: with fp16 the scaler may leave out many while it looks for its
     scale."""
     return 10 * STILL if args.fp16 else STILL
+
+
+def rank() -> int:
+    """The number of this process among those that train together, 0 where it is alone."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def of_all_ranks(findings: list[Finding]) -> list[Finding]:
+    """The findings of every process, each once: all of them stop together, and say which of them is at fault."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return findings
+    ranks = torch.distributed.get_world_size()
+    gathered: list[Any] = [None] * ranks
+    torch.distributed.all_gather_object(gathered, [finding.as_json() for finding in findings])
+    by_check: dict[str, list[int]] = {}
+    first: dict[str, dict[str, Any]] = {}
+    for number, each in enumerate(gathered):
+        for finding in each:
+            by_check.setdefault(finding["check"], []).append(number)
+            first.setdefault(finding["check"], finding)
+    for check, numbers in by_check.items():
+        if len(set(numbers)) < ranks:
+            named = ", ".join(str(number) for number in sorted(set(numbers)))
+            first[check]["seen"] = f"on rank {named} of {ranks}: {first[check]['seen']}"
+    return [Finding(**finding) for finding in first.values()]
 
 
 def running_trainer() -> Any:

@@ -59,6 +59,8 @@ def check_image(trainer: Any, batches: Batches) -> list[Finding]:
     other = logits_of(trainer, blank)
     difference = 0.0 if other is None else float((other - first).abs().max())
     if difference > 0:
+        if same := _all_the_same(batches, names[0]):
+            return [same]
         return [Finding(check="image.used", level="ok", seen=f"a blank image moves logits by up to {difference:.3g}")]
     if all(float(batch[name].float().std()) == 0 for name in names):
         seen, fix = "all images of the first batch are of one colour", "look at the files, and at what opens them"
@@ -66,6 +68,23 @@ def check_image(trainer: Any, batches: Batches) -> list[Finding]:
     seen = "a blank image gives the same logits: the model does not see its images"
     fix = "the prompt lacks the image token, or the vision tower's output is not put in its place"
     return [Finding(check="image.used", level="fail", seen=seen, fix=fix)]
+
+
+def _all_the_same(batches: Batches, name: str) -> Finding | None:
+    """A warning where several samples with different answers come with one and the same image."""
+    images: list[torch.Tensor] = []
+    answers: set[tuple[int, ...]] = set()
+    for batch in batches.train:
+        pixels, grid, labels = (tensor_of(batch, key) for key in (name, "image_grid_thw", "labels"))
+        if pixels is None or labels is None:
+            return None
+        images += pixels.split(grid.prod(-1).tolist()) if grid is not None else list(pixels)
+        answers |= {tuple(row[row != -100].tolist()) for row in labels}
+    if len(images) < 4 or len(answers) < 4 or any(not torch.equal(image, images[0]) for image in images[1:]):
+        return None
+    seen = f"all {len(images)} images of the first batches are the same picture, with {len(answers)} different answers"
+    fix = "fine if each image is asked about many times in a row; else the images are read wrongly"
+    return Finding(check="image.used", level="warn", seen=seen, fix=fix)
 
 
 def check_image_tokens(trainer: Any, batch: Mapping[str, Any]) -> list[Finding]:

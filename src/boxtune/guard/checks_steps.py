@@ -126,6 +126,9 @@ def _check_layers(tensors: Sequence[Moved], dead: Sequence[Moved]) -> list[Findi
             seen = f"layers {', '.join(map(str, cut[:6]))} of {len(layers)} get no gradient, others of the stack do"
             fix = "a hook or a detach() between these layers and the loss stops it"
             findings.append(_fail("grad.layers", seen, stack, fix))
+    still = {tensor.name for tensor in tensors if not tensor.moved}
+    # LoRA's A has no gradient while its B is zero: where B does not move, that is what there is to say.
+    dead = [tensor for tensor in dead if tensor.name.replace(".lora_A.", ".lora_B.") not in still - {tensor.name}]
     if findings or not dead:
         return findings
     level = "warn" if len(dead) * 10 < len(tensors) else "fail"

@@ -11,16 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from boxtune.guard.callback import LearningCallback, NotLearning
+from boxtune.guard.callback import LearningCallback, NotLearning, rank
 from boxtune.guard.finding import Finding
 from boxtune.guard.stages import Stages
-from boxtune.guard.verdict import Verdict
 from boxtune.guard.watch import watch
 
 FINISHED, SCRIPT_FAILED, NOT_LEARNING = 0, 1, 3
 
 
-def diagnose(script: str, arguments: Sequence[str] = (), *, module: bool = False, out: str | None = None) -> int:
+def diagnose(
+    script: str,
+    arguments: Sequence[str] = (),
+    *,
+    module: bool = False,
+    trace_training: bool = False,
+    out: str | None = None,
+) -> int:
     """Run a script, a notebook (its code cells in order) or, with `module`, what `python -m` would, and diagnose it.
 
     Gives the exit code: 0 finished and not shown to be at fault, 1 the script's own error, 3 not learning. Whatever
@@ -31,7 +37,7 @@ def diagnose(script: str, arguments: Sequence[str] = (), *, module: bool = False
     if not module:
         sys.path.insert(0, str(Path(script).resolve().parent))
     code = FINISHED
-    with watch(out=out) as stages:
+    with watch(out=out, trace_training=trace_training, tell=_tell_warnings) as stages:
         try:
             if module:
                 runpy.run_module(script, run_name="__main__", alter_sys=True)
@@ -53,6 +59,9 @@ def diagnose(script: str, arguments: Sequence[str] = (), *, module: bool = False
         finally:
             sys.argv, sys.path[:] = held[0], held[1]
     callbacks = stages.callbacks
+    if rank():
+        # The others found the same, or have told the first.
+        return NOT_LEARNING if any(c.verdict.word == "not learning" for c in callbacks) else code
     if not callbacks:
         print("\ndoctor: the script built no transformers Trainer, so there was nothing to watch", flush=True)
         return code
@@ -60,6 +69,12 @@ def diagnose(script: str, arguments: Sequence[str] = (), *, module: bool = False
     if any(callback.verdict.word == "not learning" for callback in callbacks):
         return NOT_LEARNING
     return code
+
+
+def _tell_warnings(finding: Finding) -> None:
+    """While a script runs: what does not stop it. The rest stands in the diagnosis that follows at once."""
+    if finding.level == "warn" and not rank():
+        print(finding.as_text(), flush=True)
 
 
 def run_notebook(path: Path) -> None:
@@ -85,10 +100,12 @@ def report(stages: Stages, callbacks: Sequence[LearningCallback]) -> str:
         told: list[Finding] = [finding for finding in callback.findings if finding.level != "ok"]
         quiet = len({finding.check for finding in callback.findings if finding.level == "ok"})
         seconds = "" if callback.preflight is None else f", preflight {callback.preflight.seconds:.1f} s"
-        parts.append(f"{head}: {quiet} checks passed, {len(told)} findings{seconds}")
+        parts.append(f"{head}: {quiet} checks passed, {len(told)} finding{'' if len(told) == 1 else 's'}{seconds}")
         parts += [finding.as_text() for finding in _once(told)]
-        verdict: Verdict = callback.verdict
-        parts.append(f"verdict: {verdict}")
+        failed = sum(finding.level == "fail" for finding in _once(told))
+        stopped = callback.verdict.word == "not learning" and failed
+        # What stopped it stands right above.
+        parts.append("verdict: not learning, for what is marked [fail]" if stopped else f"verdict: {callback.verdict}")
     return "\n\n".join(parts)
 
 

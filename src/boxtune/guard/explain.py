@@ -67,10 +67,17 @@ def plain_name(name: str) -> str:
 
 
 def explain(
-    steps: Sequence[Step], before: Stage, after: Stage, tracer: Tracer | None, *, check: str, level: str = "fail"
+    steps: Sequence[Step],
+    before: Stage,
+    after: Stage,
+    tracer: Tracer | None,
+    *,
+    check: str,
+    level: str = "fail",
+    built: Sequence[Frame] = (),
 ) -> list[Finding]:
     """One finding for each cause of the steps (all of one kind): how many tensors, between which stages, by which
-    line called from where, and what to do."""
+    line called from where, and what to do. `built` are lines of the user's that took part earlier."""
     groups: dict[tuple[object, ...], list[Step]] = {}
     changes: dict[tuple[object, ...], Change | None] = {}
     for step in steps:
@@ -104,7 +111,7 @@ def explain(
                 check=check,
                 level=level,  # type: ignore[arg-type]
                 seen=f"{seen} by {tell_chain(chain)}",
-                where="\n".join([where, *user_lines(chain)]),
+                where="\n".join([where, *dict.fromkeys([*user_lines(built), *user_lines(chain)])]),
                 fix="\n".join(part for part in (advice, edit) if part),
             )
         )

@@ -45,10 +45,10 @@ def run_preflight(
         with warnings.catch_warnings():
             # What the libraries warn of here they will warn of again in the run itself.
             warnings.simplefilter("ignore")
-            findings += checks_setup.check_setup(trainer)
+            findings += _tried("setup", lambda: checks_setup.check_setup(trainer))
             batches = take_batches(trainer, NUM_BATCHES)
             with unpacked(trainer.model):
-                findings += checks_labels.check_labels(trainer, batches)
+                findings += _tried("labels", lambda: checks_labels.check_labels(trainer, batches))
                 if not any(parameter.requires_grad for parameter in trainer.model.parameters()):
                     findings.append(checks_steps.nothing_trainable())
                 elif not can_probe(trainer, batches):
@@ -66,7 +66,7 @@ def run_preflight(
                         if not broken:
                             findings += checks_steps.check_evaluation(trainer, probed)
                             findings += checks_steps.check_response(probed, hasattr(trainer.model, "peft_config"))
-                            findings += _after_the_steps(trainer, batches)
+                            findings += _after_the_steps(trainer, batches, any(t.moved for t in probed.tensors))
     finally:
         kept.put_back()
     chosen = [f for f in findings if f.check not in skip and f.check.split(".")[0] not in skip]
@@ -96,7 +96,7 @@ def _step_raises(error: Exception) -> Finding:
     return Finding(check="step.raises", level="fail", seen=seen, where=where, fix=fix)
 
 
-def _after_the_steps(trainer: Any, batches: Batches) -> list[Finding]:
+def _after_the_steps(trainer: Any, batches: Batches, moved: bool) -> list[Finding]:
     first = batches.train[0]
     checks: dict[str, Callable[[], list[Finding]]] = {
         "image.used": lambda: checks_parity.check_image(trainer, batches),
@@ -104,15 +104,17 @@ def _after_the_steps(trainer: Any, batches: Batches) -> list[Finding]:
         "positions.3d": lambda: checks_parity.check_positions(trainer, first),
         "labels.leak": lambda: checks_parity.check_causal(trainer, first),
         "batch.same": lambda: checks_parity.check_batching(trainer, batches),
-        "adapter.used": lambda: checks_parity.check_adapter(trainer, first),
+        # Of an adapter that did not move this has been said.
+        "adapter.used": lambda: checks_parity.check_adapter(trainer, first) if moved else [],
         "save.same": lambda: checks_parity.check_saving(trainer, first),
     }
-    findings: list[Finding] = []
-    for name, check in checks.items():
-        try:
-            findings += check()
-        except Exception as error:
-            # A check that cannot cope with a model must not end a run that can.
-            seen = f"this check could not be made: {type(error).__name__}: {error}"
-            findings.append(Finding(check=name, level="cannot_tell", seen=seen))
-    return findings
+    return [finding for name, check in checks.items() for finding in _tried(name, check)]
+
+
+def _tried(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    """What a check finds; that it cannot cope with a trainer must not end a run that can."""
+    try:
+        return check()
+    except Exception as error:
+        seen = f"this check could not be made: {type(error).__name__}: {error}"
+        return [Finding(check=name, level="cannot_tell", seen=seen)]

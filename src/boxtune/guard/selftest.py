@@ -33,7 +33,8 @@ def examine(tell: Callable[[str], None] = print) -> int:
     with tempfile.TemporaryDirectory() as folder:
         callback, what = run_tiny(Path(folder))
     failed = [finding for finding in callback.findings if finding.level == "fail"]
-    tell(f"\nself-test: {what}, {time.monotonic() - began:.1f} s, {len(callback.findings)} findings")
+    passed = len({finding.check for finding in callback.findings if finding.level == "ok"})
+    tell(f"\nself-test: {what}, {time.monotonic() - began:.1f} s, {passed} checks passed")
     for finding in callback.findings:
         if finding.level != "ok":
             tell(finding.as_text())

@@ -10,24 +10,34 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Trainer
 
-from boxtune.guard.explain import Step, compare_stages, explain
+from boxtune.guard.explain import Step, compare_stages, explain, tell_chain, user_lines
 from boxtune.guard.finding import Finding
+from boxtune.guard.heard import listening
 from boxtune.guard.ledger import Ledger, Stage
-from boxtune.guard.trace import Tracer
+from boxtune.guard.trace import Frame, Tracer, short_chain, user_frames
 from boxtune.guard.untouched import bare_optimizer
 
 BEGIN = "training begins"
 ADAPTED = "adapted"
+PREPARE = "prepare_model_for_kbit_training"
 
 
 class Stages:
     """Takes stages while it is watching; `at_begin` judges them once training is about to begin."""
 
     def __init__(
-        self, towers: Mapping[str, str] | None = None, make_callback: Callable[[Stages], Any] | None = None
+        self,
+        towers: Mapping[str, str] | None = None,
+        make_callback: Callable[[Stages], Any] | None = None,
+        *,
+        trace_training: bool = False,
     ) -> None:
-        """`make_callback` gives the guard of a trainer that is built while `watching` and has none."""
+        """`make_callback` gives the guard of a trainer that is built while `watching` and has none; `trace_training`
+        goes on tracing in the steps, which makes them slow and names the line of a change in them."""
         self.make_callback = make_callback
+        self.trace_training = trace_training
+        self.attached_at: list[Frame] = []
+        self.heard: list[Finding] = []
         self.ledger = Ledger(towers)
         self.tracer = Tracer()
         self.is_tracing = False
@@ -36,7 +46,7 @@ class Stages:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """While open, changes are traced and stages taken."""
-        with self.tracing(), _after_loading(self), _round_adapters(self), _round_trainers(self):
+        with listening(self.heard), self.tracing(), _after_loading(self), _round_adapters(self), _round_trainers(self):
             yield
 
     @contextlib.contextmanager
@@ -57,7 +67,8 @@ class Stages:
 
     def at_begin(self, trainer: Any) -> list[Finding]:
         """What the stages so far say about the model that is now going to be trained."""
-        self.stop_tracing()
+        if not self.trace_training:
+            self.stop_tracing()
         now = self.ledger.take(BEGIN, trainer.model, bare_optimizer(trainer.optimizer))
         reference = self._reference(now)
         if reference is None:
@@ -72,11 +83,26 @@ class Stages:
             mine = [step for step in steps if step.kind == kind and self._matters(step)]
             if mine:
                 before, after = self._stages_round(mine, reference)
-                findings += explain(mine, before, after, self.tracer, check=check, level=level)
+                built = self._built_at() if kind == "frozen" else ()
+                findings += explain(mine, before, after, self.tracer, check=check, level=level, built=built)
         if not findings:
             seen = f"{now.trainable:,} parameters are trainable, as at {reference.name!r}"
             findings.append(Finding(check="ledger.trainable", level="ok", seen=seen))
         return findings
+
+    def _built_at(self) -> list[Frame]:
+        """The user's lines that prepared the model first and attached the adapter."""
+        prepared = next((c for c in self.tracer.changes if any(f.function == PREPARE for f in c.chain)), None)
+        frames = [] if prepared is None else [f for f in prepared.chain if not f.package][:1]
+        return [*frames, *self.attached_at]
+
+    def who_froze(self, parameter: Any) -> tuple[str, str]:
+        """The calls that froze a parameter in training, and the user's lines; what to do instead where not traced."""
+        change = self.tracer.last(parameter, "frozen")
+        if not self.is_tracing or change is None:
+            return "", ""
+        chain = short_chain(change.chain)
+        return f" by {tell_chain(chain)}", "\n".join(user_lines(chain))
 
     def _matters(self, step: Step) -> bool:
         if step.kind == "cast":
@@ -150,6 +176,7 @@ def _round_adapters(stages: Stages) -> Iterator[None]:
     def attach(self: Any, model: Any, *args: Any, **kwargs: Any) -> None:
         stages.ledger.take("prepared", model)
         original(self, model, *args, **kwargs)
+        stages.attached_at += user_frames()[:1]
         stages.ledger.take(ADAPTED, self)
 
     PeftModel.__init__ = attach

@@ -27,6 +27,8 @@ _LIBRARIES = tuple(
 )
 _TORCH = str(Path(torch.__file__).parent)
 
+_CHECKOUTS = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "unsloth")
+
 Kind = Literal["frozen", "unfrozen", "cast", "data", "detached", "replaced"]
 
 
@@ -40,13 +42,7 @@ class Frame(NamedTuple):
     @property
     def is_library(self) -> bool:
         """Whether the file belongs to Python or to an installed package, not to the user."""
-        parts = Path(self.file).parts
-        return (
-            "site-packages" in parts
-            or "dist-packages" in parts
-            or self.file.startswith(("<frozen", *_LIBRARIES))
-            or not self.file
-        )
+        return bool(_in_package(self.file)) or self.file.startswith(("<frozen", *_LIBRARIES)) or not self.file
 
     @property
     def is_torch(self) -> bool:
@@ -56,22 +52,43 @@ class Frame(NamedTuple):
     @property
     def package(self) -> str:
         """The installed package the file belongs to, empty for the user's own."""
-        parts = Path(self.file).parts
-        for mark in ("site-packages", "dist-packages"):
-            if mark in parts:
-                return parts[len(parts) - 1 - parts[::-1].index(mark) + 1]
-        return "python" if self.is_library else ""
+        inside = _in_package(self.file)
+        return inside[0] if inside else "python" if self.is_library else ""
 
     def __str__(self) -> str:
-        parts = Path(self.file).parts
-        for mark in ("site-packages", "dist-packages"):
-            if mark in parts:
-                parts = parts[len(parts) - parts[::-1].index(mark) :]
-                return f"{'/'.join(parts)}:{self.line} {self.function}"
+        if inside := _in_package(self.file):
+            return f"{'/'.join(inside)}:{self.line} {self.function}"
         path = Path(self.file)
         if path.is_relative_to(Path.cwd()):
             path = path.relative_to(Path.cwd())
         return f"{path}:{self.line}" + (f" {self.function}" if self.function != "<module>" else "")
+
+
+def _in_package(file: str) -> tuple[str, ...]:
+    """The parts of a path from its installed package on, none for a file of the user's."""
+    path = Path(file)
+    for mark in ("site-packages", "dist-packages"):
+        if mark in path.parts:
+            return path.parts[len(path.parts) - path.parts[::-1].index(mark) :]
+    # Installed from a checkout, or found on PYTHONPATH.
+    for name in _CHECKOUTS:
+        origin = getattr(sys.modules.get(name), "__file__", None)
+        if origin and path.is_relative_to(Path(origin).parent):
+            return path.parts[len(Path(origin).parent.parts) - 1 :]
+    return ()
+
+
+def user_frames() -> tuple[Frame, ...]:
+    """The user's own lines that led here, innermost first."""
+    frames, frame = [], sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(_OURS) and code.co_name == "diagnose":
+            break
+        if not code.co_filename.startswith(_OURS):
+            frames.append(Frame(code.co_filename, frame.f_lineno, code.co_name))
+        frame = frame.f_back  # type: ignore[assignment]
+    return tuple(frame for frame in frames if not frame.package)
 
 
 @dataclass(frozen=True, kw_only=True)

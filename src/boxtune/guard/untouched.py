@@ -38,6 +38,30 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
+class Aside:
+    """What even an evaluation changes: modes, the random state, the trainer's counters; `put_back` restores it."""
+
+    def __init__(self, trainer: Any, model: torch.nn.Module) -> None:
+        self.trainer = trainer
+        self.modes = [(module, module.training) for module in model.modules()]
+        self.random = random_state()
+        self.counters = {
+            name: copy.deepcopy(value) for name, value in vars(trainer).items() if _is_plain(value, [MOST_KEPT])
+        }
+        self.state = copy.deepcopy(vars(trainer.state))
+        self.control = copy.copy(vars(trainer.control))
+
+    def put_back(self) -> None:
+        """Everything as it was."""
+        for module, training in self.modes:
+            module.training = training
+        for name, value in self.counters.items():
+            setattr(self.trainer, name, value)
+        vars(self.trainer.state).update(self.state)
+        vars(self.trainer.control).update(self.control)
+        set_random_state(self.random)
+
+
 class Kept:
     """Copies of everything that training steps change, taken now; `put_back` is exact to the bit.
 
@@ -58,14 +82,8 @@ class Kept:
             else:
                 self.sums[name] = (parameter, weight_sum(parameter))
         self.buffers = {name: (b, b.detach().clone()) for name, b in model.named_buffers() if b is not None}
-        self.modes = [(module, module.training) for module in model.modules()]
+        self.aside = Aside(trainer, model)
         self.grads = [(p, p.grad) for p in model.parameters()]
-        self.random = random_state()
-        self.counters = {
-            name: copy.deepcopy(value) for name, value in vars(trainer).items() if _is_plain(value, [MOST_KEPT])
-        }
-        self.state = copy.deepcopy(vars(trainer.state))
-        self.control = copy.copy(vars(trainer.control))
         if self.optimizer is not None:
             self.fresh = not self.optimizer.state
             self.optimizer_state = None if self.fresh else copy.deepcopy(self.optimizer.state_dict())
@@ -85,8 +103,6 @@ class Kept:
         with torch.no_grad():
             for parameter, value in (*self.weights.values(), *self.buffers.values()):
                 parameter.data.copy_(value)
-        for module, training in self.modes:
-            module.training = training
         for parameter, grad in self.grads:
             parameter.grad = grad
         if self.optimizer is not None:
@@ -101,11 +117,7 @@ class Kept:
         if self.scaler is not None:
             vars(self.scaler[0]).update(self.scaler[1])
         self.trainer.accelerator.gradient_state._set_sync_gradients(self.sync)
-        for name, value in self.counters.items():
-            setattr(self.trainer, name, value)
-        vars(self.trainer.state).update(self.state)
-        vars(self.trainer.control).update(self.control)
-        set_random_state(self.random)
+        self.aside.put_back()
 
 
 def bare_optimizer(optimizer: Any) -> Any:

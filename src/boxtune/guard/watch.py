@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,16 +23,19 @@ def watch(
     skip: Collection[str] = (),
     towers: Mapping[str, str] | None = None,
     out: str | Path | None = None,
+    trace_training: bool = False,
+    tell: Callable[[Finding], None] | None = None,
 ) -> Iterator[Stages]:
     """While open, every model that is loaded, every adapter and every trainer is watched, and each trainer guarded.
 
-    Gives the stages, whose `ledger` is the story of what was trainable when.
+    Gives the stages, whose `ledger` is the story of what was trainable when. `trace_training` makes steps slow, and
+    names the line of what is frozen in them. `tell` is handed each finding instead of its being printed.
     """
 
     def make(stages: Stages) -> LearningCallback:
-        return LearningCallback(mode, skip=skip, towers=towers, stages=stages, out=out)
+        return LearningCallback(mode, skip=skip, towers=towers, stages=stages, out=out, tell=tell)
 
-    stages = Stages(towers, make)
+    stages = Stages(towers, make, trace_training=trace_training)
     with stages.watching():
         yield stages
 

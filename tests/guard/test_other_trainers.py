@@ -1,0 +1,86 @@
+"""Trainers whose loss is another: DPO on preferences, GRPO on rewards, plain transformers without TRL's ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import build_model, build_tokenizer, with_lora
+
+from boxtune import guard
+
+ARGUMENTS: dict[str, Any] = {
+    "per_device_train_batch_size": 4,
+    "max_steps": 4,
+    "learning_rate": 5e-3,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": [],
+    "use_cpu": True,
+    "bf16": False,
+    "disable_tqdm": True,
+    "gradient_checkpointing": False,
+    "dataloader_pin_memory": False,
+}
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*deprecated.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*:UserWarning"),
+]
+
+
+def _dpo(folder: Path, model: Any) -> Any:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    rows = [
+        {"prompt": f"{a} plus {b} is ", "chosen": f"{a + b} <end>", "rejected": f"{a + b + 1} <end>"}
+        for a in range(6)
+        for b in range(4)
+    ]
+    tokenizer = build_tokenizer()
+    return DPOTrainer(
+        model=model,
+        args=DPOConfig(output_dir=str(folder), **ARGUMENTS),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+
+
+def _grpo(folder: Path, model: Any) -> Any:
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    def reward(completions: list[str], **_: Any) -> list[float]:
+        return [float(len(set(text.split()))) for text in completions]
+
+    rows = [{"prompt": f"{a} plus {b} is"} for a in range(6) for b in range(4)]
+    settings = {"num_generations": 4, "max_completion_length": 8, "beta": 0.0}
+    return GRPOTrainer(
+        model=model,
+        reward_funcs=reward,
+        args=GRPOConfig(output_dir=str(folder), **ARGUMENTS, **settings),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=build_tokenizer(),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [_dpo, _grpo])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_loss_that_need_not_fall(make: Any, frozen: bool, tmp_path: Path) -> None:
+    with guard.watch() as stages:
+        model = with_lora(build_model())
+        if frozen:
+            model.requires_grad_(False)
+        trainer = make(tmp_path, model)
+        if frozen:
+            with pytest.raises(guard.NotLearning, match=r"test_other_trainers\.py"):
+                trainer.train()
+        else:
+            trainer.train()
+    (callback,) = stages.callbacks
+    found = [finding.check for finding in callback.findings if finding.level in ("warn", "fail")]
+    assert found == (["ledger.frozen"] if frozen else [])
+    assert callback.verdict.word == ("not learning" if frozen else "cannot tell")
