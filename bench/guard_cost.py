@@ -31,12 +31,29 @@ BLOCK, CLOSE, TURNS = 10, 2, 5
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 
+EVENTS = ("on_step_begin", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log")
+
+
 class Switched(guard.LearningCallback):
-    """The guard, on and off by turns; `blocks` are the seconds of each block of steps."""
+    """The guard, on and off by turns; `blocks` are the seconds of each block of steps, `inside` those that were spent
+    in the guard's own methods, in each block too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.marks: list[float] = []
+        self.inside: list[float] = []
+        for name in EVENTS:
+            setattr(self, name, self._timed(getattr(self, name)))
+
+    def _timed(self, call: Callable[..., None]) -> Callable[..., None]:
+        def timed(*args: Any, **kwargs: Any) -> None:
+            num, started = len(self.marks), time.perf_counter()
+            call(*args, **kwargs)
+            # A step that begins a block has waited for the GPU first, which is not the guard's doing.
+            if self.marks and len(self.marks) == num:
+                self.inside[-1] += time.perf_counter() - started
+
+        return timed
 
     @property
     def blocks(self) -> list[float]:
@@ -47,6 +64,7 @@ class Switched(guard.LearningCallback):
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             self.marks.append(time.perf_counter())
+            self.inside.append(0.0)
             number = state.global_step // BLOCK
             # The blocks of close steps are on; behind them every second one.
             self.begun = self.stepped = None
@@ -132,6 +150,8 @@ def main() -> None:
     pairs = [a / b - 1 for a, b in zip(on, off, strict=False)]
     spread = f"pairs {min(pairs):+.2%} to {max(pairs):+.2%}"
     print(f"with it                      {statistics.median(on) / statistics.median(off) - 1:+8.2%}    ({spread})")
+    within = sum(callback.inside[CLOSE + 1 : len(callback.blocks) : 2]) / sum(on)
+    print(f"spent in its own methods     {within:8.2%}    (where it also waits for the GPU)")
     close = statistics.mean(first) / statistics.median(off) - 1
     print(f"with it, first {CLOSE * BLOCK} steps      {close:+8.2%}")
     print(f"verdict: {callback.verdict}; findings: {[f.check for f in callback.findings if f.level != 'ok']}")
