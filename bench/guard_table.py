@@ -50,7 +50,15 @@ def measure_healthy() -> list[dict[str, Any]]:
     """Each variation: runs, those that were stopped, those that were changed, and the warnings by check."""
     rows = []
     for name, variation in VARIATIONS.items():
-        row: dict[str, Any] = {"variation": name, "runs": 0, "stopped": 0, "changed": 0, "noisy": 0, "warned": {}}
+        row: dict[str, Any] = {
+            "variation": name,
+            "runs": 0,
+            "stopped": 0,
+            "changed": 0,
+            "condemned": 0,
+            "noisy": 0,
+            "warned": {},
+        }
         for seed in range(SEEDS_OF_PICTURES if name.startswith("pictures") else SEEDS):
             row["runs"] += 1
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -64,6 +72,7 @@ def measure_healthy() -> list[dict[str, Any]]:
                     continue
             row["changed"] += not (variation.mended or (found.same_weights and found.same_log))
             row["noisy"] += bool(found.warned)
+            row["condemned"] += found.verdict == "not learning"
             for check in found.warned:
                 row["warned"][check] = row["warned"].get(check, 0) + 1
         rows.append(row)
@@ -89,8 +98,8 @@ the first check that names the cause fired; 0 is the preflight. {caught} of {num
 ## {num_runs} healthy runs
 
 {num_variations} variations, each from several seeds, each trained twice: without the guard and with it. {stopped} were
-stopped, {changed} ended with other weights or another log. {warned} of {num_runs} runs had a warning that was not
-called for.
+stopped, {changed} ended with other weights or another log, {condemned} were said not to learn. {warned} of {num_runs}
+runs had a warning that was not called for.
 
 | variation | runs | warnings not called for |
 |---|---|---|
@@ -128,6 +137,7 @@ def as_page(kept: dict[str, Any]) -> str:
         num_variations=len(healthy),
         stopped=sum(row["stopped"] for row in healthy),
         changed=sum(row["changed"] for row in healthy),
+        condemned=sum(row["condemned"] for row in healthy),
         warned=sum(row["noisy"] for row in healthy),
         healthy="\n".join(told),
     )

@@ -83,8 +83,12 @@ def microcontrollers(data: Path, out: Path) -> list[Line]:
 
 
 def score_fold(fold: Path, out: Path) -> float:
-    """AP50 of a fold by a run on the others."""
-    scores = _train("microcontrollers", fold, out, split="test", base=False).scores
+    """AP50 of a fold by a run on the others; a run that is finished in `out` is taken as it is."""
+    finished = out / f"microcontrollers-{fold.name}" / "scores.json"
+    if finished.is_file():
+        scores = json.loads(finished.read_text(encoding="utf-8"))
+    else:
+        scores = _train("microcontrollers", fold, out, split="test", base=False).scores
     return float(scores["tuned"]["map50"])
 
 
@@ -180,9 +184,11 @@ def as_table(found: dict[str, Any]) -> str:
     for what, base, tuned, aim in (line for row in found.values() for line in row["lines"]):
         shown = [f"{value:6.3f}" if value is not None else f"{'':>6}" for value in (base, tuned)]
         rows.append(f"{what:<48} {shown[0]} {shown[1]}   {aim}".rstrip())
-    spent = ", ".join(f"{row} {each['minutes']:.1f}" for row, each in found.items())
-    machines = dict.fromkeys(each["machine"] for each in found.values())
-    return "\n".join([*rows, "", f"minutes: {spent}", *machines])
+    rows.append("")
+    for machine in dict.fromkeys(each["machine"] for each in found.values()):
+        spent = ", ".join(f"{row} {each['minutes']:.1f}" for row, each in found.items() if each["machine"] == machine)
+        rows += [f"minutes: {spent}", machine]
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from toys import Parts, build_model, healthy, with_lora
+from toys import WORDS, Parts, build_model, healthy, with_lora
 from toys_of_pictures import healthy_pictures, load_base, lora_config
 from transformers import TrainerCallback
 
@@ -137,6 +137,55 @@ def steps_skipped_as_a_scaler_does(parts: Parts) -> None:
     mine = [parameter for parameter in parts.model.parameters() if parameter.requires_grad]
     optimizer = Skipping(mine, lr=5e-3)
     parts.optimizers = (optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0))
+
+
+@variation()
+def labels_that_are_classes_of_words(parts: Parts) -> None:
+    """Not the tokens at their places, and no end."""
+    from transformers import LlamaConfig, LlamaForTokenClassification
+
+    torch.manual_seed(0)
+    settings = LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=64, intermediate_size=128, num_hidden_layers=2, pad_token_id=0
+    )
+    settings.num_attention_heads = settings.num_key_value_heads = 2
+    settings.num_labels = 3
+    parts.model = LlamaForTokenClassification(settings)
+    parts.arguments["learning_rate"] = 1e-3
+    for row in parts.rows:
+        row["labels"] = [token % 3 for token in row["input_ids"]]
+        del row["completion"]
+
+
+@variation()
+def plain_text_in_blocks(parts: Parts) -> None:
+    """Every token is learned, and blocks end anywhere."""
+    parts.model = with_lora(build_model())
+    for number, row in enumerate(parts.rows):
+        del row["completion"]
+        row["input_ids"] = row["labels"] = [5 + (number * 3 + place * 7) % 30 for place in range(8)]
+
+
+@variation("ledger.frozen")
+def half_of_the_adapter_frozen_on_purpose(parts: Parts) -> None:
+    """As LoRA-FA does."""
+    for name, parameter in parts.model.named_parameters():
+        if "lora_A" in name:
+            parameter.requires_grad_(False)
+
+
+@variation("run.partly_frozen")
+def other_layers_trained_by_turns(parts: Parts) -> None:
+    """As LISA does: some tensors are frozen and others freed every so many steps."""
+
+    class Turns(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            if state.global_step % 4 == 0:
+                for name, parameter in model.named_parameters():
+                    if "lora_" in name:
+                        parameter.requires_grad_(("layers.0." in name) == (state.global_step % 8 == 0))
+
+    parts.callbacks.append(Turns())
 
 
 @variation(max_steps=12)

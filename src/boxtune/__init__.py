@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from boxtune.boxes import Boxes
     from boxtune.data import inspect_dataset, read_dataset
-    from boxtune.errors import BoxtuneError, NotLearningError, UserError
+    from boxtune.errors import BoxtuneError, NotLearningError, UndecidedError, UserError
     from boxtune.run import Run, demo, load, train
 
 __version__ = "0.1.0"
@@ -21,6 +21,7 @@ __all__ = [
     "BoxtuneError",
     "NotLearningError",
     "Run",
+    "UndecidedError",
     "UserError",
     "demo",
     "inspect_dataset",
@@ -34,6 +35,7 @@ _HOMES = {
     "BoxtuneError": "errors",
     "NotLearningError": "errors",
     "Run": "run",
+    "UndecidedError": "errors",
     "UserError": "errors",
     "demo": "run",
     "inspect_dataset": "data",

@@ -284,6 +284,7 @@ def train_adapter(
     except DataError as error:
         raise without_traceback(error) from None
     except NotLearning as error:
+        journal.judged(watcher.verdict)
         raise NotLearningError(str(error)) from None
     journal.stage("trained", trainer.model, plan)
     if stop.reason:

@@ -79,6 +79,26 @@ def test_bad_steps_without_end_stop_it(tmp_path: Path) -> None:
     assert trainer.state.global_step == 19 and (tmp_path / "checkpoint-19").is_dir()
 
 
+def test_an_optimizer_that_steps_in_the_backward_pass_is_no_fault(tmp_path: Path) -> None:
+    """As LOMO and the layer-wise ones do: no gradient is left when the trainer's own step comes."""
+    callback = guard.LearningCallback(preflight=False)
+    parts = healthy(tmp_path)
+
+    def step_at_once(parameter: torch.nn.Parameter) -> None:
+        parameter.data.add_(parameter.grad, alpha=-0.3)
+        parameter.grad = None
+
+    mine = [parameter for parameter in parts.model.parameters() if parameter.requires_grad]
+    for parameter in mine:
+        parameter.register_post_accumulate_grad_hook(step_at_once)
+    optimizer = torch.optim.SGD(mine, lr=0.3)
+    parts.optimizers = (optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0))
+    parts.callbacks = [callback]
+    trainer = build(parts)
+    assert "run.no_gradient" not in _told(trainer, callback)
+    assert trainer.state.global_step == 24
+
+
 def test_warn_goes_on_and_off_says_nothing(tmp_path: Path) -> None:
     for mode, checks in (("warn", True), ("off", False)):
         callback = guard.LearningCallback(mode, out=tmp_path / mode)  # type: ignore[arg-type]

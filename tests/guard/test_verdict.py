@@ -53,6 +53,14 @@ def test_single_samples_decide_between_learning_and_noise() -> None:
     assert rose.word == "cannot tell" and "rose" in rose.evidence[0]
 
 
+def test_a_sample_that_is_not_finite_at_the_end_is_no_learning() -> None:
+    spoiled = judge([], 1.0, 1e-4, [(3.0, 2.0)] * 15 + [(3.0, float("nan"))])
+    assert spoiled.word == "not learning" and "1 of 16" in spoiled.evidence[0]
+    assert judge([], 1.0, 1e-4, [(3.0, float("inf"))] * 8).word == "not learning"
+    assert judge([3e-7, 2e-7], 1.0, 1e-4).word == "learning"
+    assert judge([3.0, 2.0], None, 1e-4).word == "learning"
+
+
 def test_the_chance_is_that_of_equally_likely_signs() -> None:
     assert chance_of([-1.0] * 7) == pytest.approx(1 / 128)
     assert chance_of([1.0] * 7) == 1.0

@@ -41,6 +41,17 @@ def take_batches(trainer: Any, num: int) -> Batches:
     return Batches(train=train, rows=rows, collate=loader.collate_fn, why=why)
 
 
+def take_eval_batch(trainer: Any) -> Any:
+    """The first batch of the trainer's evaluation, None where it is no mapping or there is none."""
+    split = trainer.eval_dataset
+    if split is None or hasattr(split, "__next__"):
+        return None
+    name = next(iter(split)) if isinstance(split, Mapping) else None
+    loader = trainer.get_eval_dataloader(name) if name else trainer.get_eval_dataloader()
+    batch = next(iter(loader), None)
+    return trainer._prepare_inputs(batch) if isinstance(batch, Mapping) else None
+
+
 def spread_rows(dataset: Any, num: int = 4) -> tuple[Sequence[Any] | None, str]:
     """A few rows of the data set as the collator gets them, evenly spread; None, and why, for a stream."""
     if isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__len__"):
@@ -74,4 +85,14 @@ def tensor_of(batch: Any, name: str) -> torch.Tensor | None:
 def num_supervised(batch: Any) -> int:
     """Places of the batch that the loss counts."""
     labels = tensor_of(batch, "labels")
-    return 0 if labels is None else int((labels[..., 1:] != -100).sum())
+    if labels is None:
+        return 0
+    return int(((labels if labels.ndim < 2 else labels[..., 1:]) != -100).sum())
+
+
+def answers_in_order(trainer: Any) -> bool:
+    """Whether the model says one token after the other, each from those before: a decoder that can generate."""
+    model = trainer.model
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    can = getattr(model, "can_generate", None)
+    return bool(can is not None and can()) and not getattr(getattr(model, "config", None), "is_encoder_decoder", False)

@@ -5,9 +5,11 @@ It stops a run only on these proofs (`PROOFS`), each of which no amount of waiti
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +17,12 @@ from typing import Any, Literal
 import torch
 from transformers import Trainer, TrainerCallback
 
+from boxtune.guard.checks_setup import is_sharded
 from boxtune.guard.finding import Finding, name_some
 from boxtune.guard.monitor import Sample, all_sums, gradient_norms, rising, same
 from boxtune.guard.paired import Paired
-from boxtune.guard.preflight import Preflight, run_preflight
+from boxtune.guard.preflight import Preflight, generates, run_preflight
+from boxtune.guard.ranks import num_ranks, of_all_ranks, rank
 from boxtune.guard.stages import Stages
 from boxtune.guard.towers import Towers
 from boxtune.guard.verdict import Verdict, judge, share_moved, snapshot
@@ -26,8 +30,8 @@ from boxtune.guard.verdict import Verdict, judge, share_moved, snapshot
 PROOFS = {
     "preflight": "a check before the first step failed",
     "run.frozen": "no parameter is trainable any more; `boxtune doctor --trace` names the line",
-    "run.no_gradient": "no trainable tensor has had a gradient for three optimizer steps",
-    "run.still": "no byte of the trainable weights has changed in five steps with a learning rate above 0",
+    "run.no_gradient": "no tensor has had a gradient for three optimizer steps, and nothing has moved",
+    "run.still": "no bit of the trainable weights has changed in five steps, at a learning rate and a gradient above 0",
     "run.undone": "five updates in a row were taken back before the next step began",
     "run.not_finite": "twenty optimizer steps in a row had a gradient that is not finite",
 }
@@ -38,6 +42,8 @@ CLOSELY = 20
 """The first steps, each of which is read back; later ones are where the trainer logs."""
 APART = 10
 """Least distance of those later steps."""
+MOST_KEPT = 20
+"""Findings of one check that are kept: what is wrong at every step need not be told a million times."""
 RISES = 0.01
 """Share of runs without any trend that are said to rise."""
 
@@ -46,6 +52,31 @@ class NotLearning(RuntimeError):
     """The guard stopped the run, or did not let it begin."""
 
     exit_code = 3
+
+
+def guarded(event: Callable[..., None]) -> Callable[..., None]:
+    """An event of the callback that no fault of ours turns into the end of somebody's run: the guard goes off, and says
+    so. Of several processes all must end together, so there the fault is raised."""
+
+    @functools.wraps(event)
+    def call(self: LearningCallback, *args: Any, **kwargs: Any) -> None:
+        begins = event.__name__ == "on_train_begin"
+        if self.mode == "off" or not (begins or (self.running and not self.broken)):
+            return
+        try:
+            event(self, *args, **kwargs)
+        except NotLearning:
+            raise
+        except Exception as error:
+            if num_ranks() > 1:
+                raise
+            self.broken = True
+            where = "".join(traceback.format_exception(error)[-2:])
+            seen = f"the guard itself failed in {event.__name__}, and is off from here: {type(error).__name__}: {error}"
+            fix = "the run goes on unwatched; please report this"
+            self._note(Finding(check="guard.broken", level="warn", seen=seen, where=where, fix=fix))
+
+    return call
 
 
 class LearningCallback(TrainerCallback):
@@ -70,23 +101,52 @@ class LearningCallback(TrainerCallback):
         self.mode, self.skip, self.towers = mode, frozenset(skip), towers
         self.with_preflight, self.stages = preflight, stages
         self.out, self.tell = None if out is None else Path(out), tell
+        self._forget()
+
+    def _forget(self) -> None:
+        """As if nothing had been trained yet: the same callback may see one run after another."""
         self.findings: list[Finding] = []
         self.first_seen: dict[str, int] = {}
         """Optimizer steps done when a check first warned or failed, by its id."""
         self.preflight: Preflight | None = None
         self.verdict = Verdict(word="cannot tell", evidence=("the run has not finished",))
+        self.running = self.broken = False
         self.bad_steps = self.step = 0
         self.pairs: list[tuple[float, float]] = []
         """Losses of single samples of the split `what`, before and after; none until the end of the run."""
         self.what = ""
         self.eval_losses: list[float] = []
         self.losses: list[float] = []
-        self.peak_rate = self.rate_since = 0.0
+        self.peak_rate = self.rate = self.norm = 0.0
+        self.evaluated: tuple[int, float, dict[str, int]] | None = None
+        self.not_finite = self.undone = self.good_steps = 0
+        self.steps_within = self.sharded = self.generates = False
+        self.paired: Paired | None = None
 
+    @guarded
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if self.mode == "off":
-            return
+        self._forget()
         trainer = running_trainer()
+        try:
+            self._before_the_run(trainer)
+        finally:
+            # Every process comes here, whatever it met: none waits for another that has gone.
+            failed = of_all_ranks([finding for finding in self.findings if finding.level == "fail"])
+        self._note(*(finding for finding in failed if finding not in self.findings))
+        if failed:
+            self._stop("preflight", failed)
+        self.names = Towers(self.towers)
+        self.sharded, self.generates = is_sharded(trainer), generates(trainer)
+        if self.sharded:
+            seen = "weights and gradients are sharded: of the steps only losses and what is frozen are watched"
+            self._note(Finding(check="run.sharded", level="cannot_tell", seen=seen))
+        self._look_at(model)
+        self.before = snapshot(model)
+        if self.preflight is not None and self.preflight.probed is not None:
+            self.paired = Paired(trainer)
+        self.running = True
+
+    def _before_the_run(self, trainer: Any) -> None:
         if self.stages is not None:
             self._note(*self.stages.at_begin(trainer), *self.stages.heard)
         if self.with_preflight:
@@ -94,37 +154,35 @@ class LearningCallback(TrainerCallback):
             frozen = any(finding.check == "ledger.frozen" for finding in self.findings)
             # The ledger has said so already, with the cause.
             self._note(*(f for f in self.preflight.findings if not (frozen and f.check == "trainable.none")))
-        failed = of_all_ranks([finding for finding in self.findings if finding.level == "fail"])
-        self._note(*(finding for finding in failed if finding not in self.findings))
-        if failed:
-            self._stop("preflight", failed)
-        self.names = Towers(self.towers)
+
+    def _look_at(self, model: Any) -> None:
+        """Watch what is trainable now, from the beginning."""
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.sample = Sample(self.trainable, self.names)
-        self.before = snapshot(model)
-        self.paired = Paired(trainer) if self.preflight is not None and self.preflight.probed is not None else None
-        self.no_gradient = self.still = self.undone = self.not_finite = 0
+        self.no_gradient = self.still = 0
         self.sums: dict[str, int] | None = None
-        self.rate = 0.0
+        self.without: dict[str, int] = {}
         # Of the step that is looked at closely: the sample when it began and when the optimizer had stepped.
         self.begun: list[torch.Tensor] | None = None
         self.stepped: list[torch.Tensor] | None = None
 
+    @guarded
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if self.mode == "off":
-            return
         self.step = int(state.global_step)
         if not self._closely(args, state):
             self.begun = self.stepped = None
             return
         frozen = [name for name, parameter in self.trainable.items() if not parameter.requires_grad]
-        if frozen and len(frozen) == len(self.trainable):
-            seen = f"all {len(frozen)} trainable tensors were frozen before step {state.global_step + 1}"
-            self._prove("run.frozen", *self._who_froze(seen, frozen))
-        elif frozen:
+        if frozen:
             seen = f"{len(frozen)} of {len(self.trainable)} tensors were frozen before step {state.global_step + 1}"
             seen, where = self._who_froze(seen, frozen)
+            if not any(parameter.requires_grad for parameter in model.parameters()):
+                self._prove("run.frozen", seen, where)
             self._note(Finding(check="run.partly_frozen", level="warn", seen=seen, where=where, fix=REPLAY))
+            # Some methods train other layers every so often: what is trainable now is what is to move.
+            self._look_at(model)
+        if self.sharded:
+            return
         now = self.sample.now()
         if self.begun is not None and self.stepped is not None and not same(self.begun, self.stepped):
             self._between(state.global_step, self.begun, self.stepped, now)
@@ -149,19 +207,33 @@ class LearningCallback(TrainerCallback):
             seen = f"weights changed between step {step} and the next: something else than the optimizer"
             self._note(Finding(check="run.outside", level="warn", seen=seen, fix="look at the other callbacks"))
 
+    @guarded
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if self.mode == "off":
+        if self.sharded:
             return
-        self.no_gradient = 0 if any(p.grad is not None for p in self.trainable.values()) else self.no_gradient + 1
-        if self.no_gradient >= NO_GRADIENT:
-            seen = f"{self.no_gradient} steps up to {state.global_step + 1} had no gradient at all"
-            self._prove("run.no_gradient", seen)
-        if self.no_gradient or args.fp16:
-            # With fp16 the scaler leaves out such steps itself, and means to.
+        if self.steps_within or any(parameter.grad is not None for parameter in model.parameters()):
+            self.no_gradient = 0
+        elif not self.no_gradient:
+            self.no_gradient, self.without = 1, all_sums(self.trainable)
+        else:
+            self.no_gradient += 1
+            # Some optimizers step within the backward pass, and leave no gradient behind.
+            self.steps_within = all_sums(self.trainable) != self.without
+            if not self.steps_within and self.no_gradient >= NO_GRADIENT:
+                seen = (
+                    f"{self.no_gradient} steps up to {state.global_step + 1} had no gradient at all, and moved nothing"
+                )
+                self._prove("run.no_gradient", seen)
+        self.norm = 0.0
+        if self.no_gradient or self.steps_within:
             return
         norms = gradient_norms(self.trainable, self.names)
-        if all(math.isfinite(norm) for norm in norms.values()):
+        self.norm = sum(norms.values())
+        if math.isfinite(self.norm):
             self.not_finite = 0
+            return
+        if args.fp16:
+            # The scaler leaves out such steps itself, and means to.
             return
         self.bad_steps += 1
         self.not_finite += 1
@@ -176,66 +248,65 @@ class LearningCallback(TrainerCallback):
         if self.not_finite >= NOT_FINITE:
             self._prove("run.not_finite", f"{self.not_finite} steps in a row up to {state.global_step + 1}")
 
+    @guarded
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-        if self.mode == "off" or optimizer is None:
+        if optimizer is None:
             return
         self.rate = max((float(group["lr"]) for group in optimizer.param_groups), default=0.0)
         self.peak_rate = max(self.peak_rate, self.rate)
-        self.rate_since = max(self.rate_since, self.rate)
         self.stepped = None if self.begun is None else self.sample.now()
 
+    @guarded
     def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-        if self.mode == "off" or self.begun is None:
+        # A step that could have moved something: others prove nothing.
+        good = self.rate > 0 and math.isfinite(self.norm) and (self.norm > 0 or self.steps_within)
+        self.good_steps += good
+        if self.begun is None:
             return
         if self.stepped is None:
             # Trainers older than that event.
             self.on_optimizer_step(args, state, control, optimizer)
-        assert self.stepped is not None
-        if self.rate == 0 or self.not_finite or not same(self.begun, self.stepped):
+        if self.stepped is None or not good or not same(self.begun, self.stepped):
             self.still, self.sums = 0, None
         elif self.sums is None:
             # Only now all the weights are looked at: the sample may lie where nothing moves.
             self.still, self.sums = 1, all_sums(self.trainable)
         else:
             self.still += 1
-            if self.still > _patience(args):
+            if self.still > STILL:
                 if all_sums(self.trainable) == self.sums:
                     self._prove("run.still", f"no trainable weight has changed up to step {state.global_step}")
                 self.still, self.sums = 1, all_sums(self.trainable)
 
+    @guarded
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if self.mode != "off" and logs and isinstance(logs.get("loss"), (int, float)):
+        if logs and isinstance(logs.get("loss"), (int, float)):
             self.losses.append(float(logs["loss"]))
 
+    @guarded
     def on_evaluate(
         self, args: Any, state: Any, control: Any, model: Any = None, metrics: Any = None, **_: Any
     ) -> None:
         loss = (metrics or {}).get("eval_loss")
-        if self.mode == "off" or loss is None or not hasattr(self, "sample"):
+        if loss is None:
             return
         self.eval_losses.append(float(loss))
-        sums = all_sums(self.trainable)
-        previous = getattr(self, "evaluated", None)
-        if previous is not None and self.rate_since > 0 and state.global_step > previous[0]:
-            step, before, weights = previous
-            if f"{before:.6f}" == f"{float(loss):.6f}":
-                if weights == sums:
-                    # Steps that are left out for what they are (a scaler looking for its scale) prove nothing here.
-                    if self.not_finite or state.global_step - step < _patience(args):
-                        return
-                    steps = f"steps {step} and {state.global_step}"
-                    seen = f"evaluation loss {loss:.6f} and every weight are the same at {steps}"
-                    self._prove("run.still", seen)
-                seen = f"evaluation loss {loss:.6f} at steps {step} and {state.global_step}, though weights moved"
-                fix = "evaluation runs without the adapter, or on another model"
-                self._note(Finding(check="run.eval_blind", level="warn", seen=seen, fix=fix))
-        self.rate_since = 0.0
-        self.evaluated = (state.global_step, float(loss), sums)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if self.mode == "off" or not hasattr(self, "before"):
+        sums = {} if self.sharded else all_sums(self.trainable)
+        previous, steps = self.evaluated, self.good_steps
+        self.evaluated, self.good_steps = (state.global_step, float(loss), sums), 0
+        if previous is None or self.sharded or steps < STILL or f"{previous[1]:.7g}" != f"{float(loss):.7g}":
             return
-        if (chance := rising(self.losses)) < RISES:
+        seen = f"evaluation loss {loss:.7g} at steps {previous[0]} and {state.global_step}"
+        if previous[2] == sums:
+            self._prove("run.still", f"{seen}, and every weight is the same")
+        else:
+            fix = "evaluation runs without the adapter, or on another model"
+            self._note(Finding(check="run.eval_blind", level="warn", seen=f"{seen}, though weights moved", fix=fix))
+
+    @guarded
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        self.running = False
+        if not self.generates and (chance := rising(self.losses)) < RISES:
             seen = (
                 f"the training loss rises (Mann-Kendall, p = {chance:.2g}; one run in a hundred without any trend does)"
             )
@@ -245,7 +316,7 @@ class LearningCallback(TrainerCallback):
             self._note(*(finding for finding in self.stages.heard if finding.check not in told))
         if self.paired is not None:
             self.pairs, self.what = self.paired.pairs(running_trainer()), self.paired.what
-        moved = share_moved(self.before, model)
+        moved = None if self.sharded else share_moved(self.before, model)
         self.verdict = judge(self.eval_losses, moved, self.peak_rate, self.pairs, self.what)
         if self.tell is None and rank() == 0:
             print(f"verdict: {self.verdict}", flush=True)
@@ -261,13 +332,16 @@ class LearningCallback(TrainerCallback):
             if finding.check in self.skip or finding.check.split(".")[0] in self.skip:
                 continue
             told = [f for f in self.findings if f.check == finding.check]
+            if len(told) >= MOST_KEPT:
+                continue
             self.findings.append(finding)
             if finding.level in ("warn", "fail"):
                 self.first_seen.setdefault(finding.check, self.step)
             # The same thing again and again is told once, and kept.
             if self.tell is not None:
-                self.tell(finding)
-            elif finding.level != "ok" and not told and (rank() == 0 or hasattr(self, "names")):
+                if not told or finding.level in ("ok", "fail"):
+                    self.tell(finding)
+            elif finding.level != "ok" and not told and (rank() == 0 or self.running):
                 print((f"[rank {rank()}] " if rank() else "") + finding.as_text(), flush=True)
         self._write()
 
@@ -285,9 +359,13 @@ class LearningCallback(TrainerCallback):
         self._write()
         if self.mode != "stop":
             return
-        if proof != "preflight":
+        if proof != "preflight" and rank() == 0:
             trainer = running_trainer()
-            trainer._save_checkpoint(trainer.model, None)
+            try:
+                trainer._save_checkpoint(trainer.model, None)
+            except OSError as error:
+                seen = f"no checkpoint could be written: {error}"
+                self._note(Finding(check="run.no_checkpoint", level="warn", seen=seen, fix="look at the disk"))
         raise NotLearning(f"{PROOFS[proof]}\n" + "\n".join(finding.as_text() for finding in findings))
 
     def _write(self) -> None:
@@ -299,37 +377,6 @@ class LearningCallback(TrainerCallback):
             ("verdict.json", self.verdict.as_json()),
         ):
             (self.out / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def _patience(args: Any) -> int:
-    """Steps without a change that prove something: with fp16 the scaler may leave out many while it looks for its
-    scale."""
-    return 10 * STILL if args.fp16 else STILL
-
-
-def rank() -> int:
-    """The number of this process among those that train together, 0 where it is alone."""
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def of_all_ranks(findings: list[Finding]) -> list[Finding]:
-    """The findings of every process, each once: all of them stop together, and say which of them is at fault."""
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
-        return findings
-    ranks = torch.distributed.get_world_size()
-    gathered: list[Any] = [None] * ranks
-    torch.distributed.all_gather_object(gathered, [finding.as_json() for finding in findings])
-    by_check: dict[str, list[int]] = {}
-    first: dict[str, dict[str, Any]] = {}
-    for number, each in enumerate(gathered):
-        for finding in each:
-            by_check.setdefault(finding["check"], []).append(number)
-            first.setdefault(finding["check"], finding)
-    for check, numbers in by_check.items():
-        if len(set(numbers)) < ranks:
-            named = ", ".join(str(number) for number in sorted(set(numbers)))
-            first[check]["seen"] = f"on rank {named} of {ranks}: {first[check]['seen']}"
-    return [Finding(**finding) for finding in first.values()]
 
 
 def running_trainer() -> Any:

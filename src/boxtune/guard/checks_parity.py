@@ -4,19 +4,22 @@ adapter, what comes after and what came before. Run where the weights have alrea
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
-from boxtune.guard.batches import Batches, collate_rows, copy_of, num_supervised, tensor_of
+from boxtune.guard.batches import Batches, answers_in_order, collate_rows, copy_of, num_supervised, tensor_of
 from boxtune.guard.finding import Finding
-from boxtune.guard.probe import autocast_of, loss_of
+from boxtune.guard.probe import autocast_of, loss_of, train_on
 
 PIXELS = ("pixel_values", "pixel_values_videos", "image_pixel_values", "flattened_patches")
 CLOSE = {"float32": 2e-3, "bfloat16": 3e-2, "float16": 1e-2}
 """How far losses of the same samples may lie apart, as a share, by the format that is computed in."""
+APART = {"float32": 2e-2, "bfloat16": 2e-1, "float16": 1e-1}
+"""The same of their gradients."""
 
 
 def logits_of(trainer: Any, batch: Mapping[str, Any]) -> torch.Tensor | None:
@@ -43,7 +46,8 @@ def check_image(trainer: Any, batches: Batches) -> list[Finding]:
     names = [name for name in PIXELS if torch.is_tensor(batch.get(name))]
     vision = getattr(getattr(trainer.model, "config", None), "vision_config", None) is not None
     if not names:
-        if not vision:
+        if not vision or any(batch.get(name) is not None for name in PIXELS):
+            # No vision tower, or pixels in a form that cannot be blanked (lists of one tensor an image).
             return []
         seen = "the batches hold no pixels, though the model has a vision tower"
         fix = "the collator drops the images: look at its column names and at remove_unused_columns"
@@ -179,6 +183,35 @@ def check_batching(trainer: Any, batches: Batches) -> list[Finding]:
     return [Finding(check="batch.same", level=level, seen=told, fix=fix)]  # type: ignore[arg-type]
 
 
+def check_accumulation(trainer: Any, batches: Batches) -> list[Finding]:
+    """The gradient of n samples in one batch is that of the same samples accumulated one by one."""
+    rows, model = batches.rows, trainer.model_wrapped
+    if trainer.args.gradient_accumulation_steps < 2 or rows is None or batches.collate is None or len(rows) < 2:
+        return []
+    if any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in trainer.model.modules()):
+        # What is left out differs from one pass to the next.
+        return []
+    together = collate_rows(batches, rows, trainer)
+    singles = [collate_rows(batches, [row], trainer) for row in rows]
+    if not all(map(num_supervised, [together, *singles])):
+        return []
+    trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    gradients = []
+    for parts in ([together], singles):
+        model.zero_grad()
+        train_on(trainer, model, parts)
+        gradients.append([torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in trainable])
+    model.zero_grad()
+    size = math.sqrt(sum(float(one.float().square().sum()) for one in gradients[0]))
+    apart = math.sqrt(sum(float((a - b).float().square().sum()) for a, b in zip(*gradients, strict=True)))
+    share = apart / max(size, 1e-12)
+    told = f"gradients of {len(rows)} samples at once and accumulated one by one are {100 * share:.2g} % apart"
+    if share <= APART[computed_in(trainer)]:
+        return [Finding(check="accumulation.same", level="ok", seen=told)]
+    fix = "short answers and long ones count otherwise: upgrade transformers, or use larger batches and accumulate less"
+    return [Finding(check="accumulation.same", level="warn", seen=told, fix=fix)]
+
+
 def computed_in(trainer: Any) -> str:
     """The number format of the forward pass."""
     if trainer.args.bf16:
@@ -194,7 +227,7 @@ def check_causal(trainer: Any, batch: Mapping[str, Any]) -> list[Finding]:
     ids, labels = tensor_of(batch, "input_ids"), tensor_of(batch, "labels")
     if ids is None or labels is None or ids.shape != labels.shape or ids.ndim != 2:
         return []
-    if getattr(getattr(trainer.model, "config", None), "is_encoder_decoder", False):
+    if not answers_in_order(trainer):
         return []
     spoken = (labels[0] != -100).nonzero().flatten()
     if len(spoken) < 2:
@@ -225,8 +258,12 @@ def check_adapter(trainer: Any, batch: Mapping[str, Any]) -> list[Finding]:
     if not hasattr(model, "disable_adapter") or not hasattr(model, "peft_config"):
         return []
     tuned = logits_of(trainer, batch)
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     with model.disable_adapter():
         base = logits_of(trainer, batch)
+    for parameter, flag in trainable:
+        # PEFT makes every adapter trainable when it switches it on again, also what was frozen on purpose.
+        parameter.requires_grad_(flag)
     if tuned is None or base is None:
         return []
     difference = float((tuned - base).abs().max())

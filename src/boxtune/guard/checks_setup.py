@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,10 +12,22 @@ from boxtune.guard.probe import peak_rates
 from boxtune.guard.untouched import bare_optimizer
 
 
-def check_setup(trainer: Any) -> list[Finding]:
-    """All findings that need neither data nor a step."""
-    findings = [*check_optimizer(trainer), *check_schedule(trainer), *check_devices(trainer)]
+def check_setup(trainer: Any, whole_optimizer: bool = True) -> list[Finding]:
+    """All findings that need neither data nor a step; of the optimizer only where it is the one that steps."""
+    findings = check_optimizer(trainer) if whole_optimizer else []
+    findings += [*check_schedule(trainer), *check_devices(trainer)]
     return [*findings, *check_compute_dtype(trainer), *check_packing(trainer)]
+
+
+def is_sharded(trainer: Any) -> bool:
+    """Whether DeepSpeed or FSDP holds weights and gradients in buffers of its own."""
+    return bool(getattr(trainer, "is_fsdp_enabled", False) or getattr(trainer, "is_deepspeed_enabled", False))
+
+
+def steps_elsewhere(trainer: Any) -> bool:
+    """Whether what the trainer calls its optimizer is a stand-in, and the steps are made within the backward pass."""
+    name = type(bare_optimizer(trainer.optimizer)).__name__.lower()
+    return "dummy" in name or "lomo" in name
 
 
 def check_optimizer(trainer: Any) -> list[Finding]:
@@ -26,6 +38,8 @@ def check_optimizer(trainer: Any) -> list[Finding]:
     trainable = {id(parameter): name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
     missing = [name for key, name in trainable.items() if key not in held]
     strange = [key for key in held if key not in mine]
+    # A loss may have weights of its own; not so where the model's are missing.
+    strangely: Literal["fail", "warn"] = "fail" if missing else "warn"
     frozen = [mine[key] for key in held if key in mine and key not in trainable]
     findings = []
     if missing:
@@ -42,7 +56,7 @@ def check_optimizer(trainer: Any) -> list[Finding]:
         findings.append(
             Finding(
                 check="optimizer.strange",
-                level="fail",
+                level=strangely,
                 seen=f"{len(strange)} tensors of the optimizer are no parameters of the model",
                 fix="they were replaced after the optimizer was built: build it last",
             )
@@ -66,6 +80,10 @@ def check_optimizer(trainer: Any) -> list[Finding]:
 def check_schedule(trainer: Any) -> list[Finding]:
     """The learning rate that is really reached over the whole run."""
     args, steps = trainer.args, trainer.state.max_steps
+    groups = bare_optimizer(trainer.optimizer).param_groups
+    if any(group.get("relative_step") or group["lr"] is None for group in groups):
+        # Adafactor's own rates, which no schedule knows.
+        return []
     highest, mean = peak_rates(trainer.optimizer, trainer.lr_scheduler, steps)
     asked, peak = float(args.learning_rate), max(highest, default=0.0)
     if peak == 0:

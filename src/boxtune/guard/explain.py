@@ -74,10 +74,12 @@ def explain(
     *,
     check: str,
     level: str = "fail",
+    own_level: str | None = None,
     built: Sequence[Frame] = (),
 ) -> list[Finding]:
     """One finding for each cause of the steps (all of one kind): how many tensors, between which stages, by which
-    line called from where, and what to do. `built` are lines of the user's that took part earlier."""
+    line called from where, and what to do. `built` are lines of the user's that took part earlier;
+    `own_level` is the level where the user's own line did it, no library's."""
     groups: dict[tuple[object, ...], list[Step]] = {}
     changes: dict[tuple[object, ...], Change | None] = {}
     for step in steps:
@@ -106,10 +108,11 @@ def explain(
         chain = short_chain(change.chain)
         advice = advise(kind, change.chain)
         edit = suggest_edit(change.chain)
+        mine_own = bool(chain) and not chain[0].package
         findings.append(
             Finding(
                 check=check,
-                level=level,  # type: ignore[arg-type]
+                level=own_level if own_level and mine_own else level,  # type: ignore[arg-type]
                 seen=f"{seen} by {tell_chain(chain)}",
                 where="\n".join([where, *dict.fromkeys([*user_lines(built), *user_lines(chain)])]),
                 fix="\n".join(part for part in (advice, edit) if part),

@@ -1,6 +1,7 @@
 """What is measured while a run trains: a small sample of its weights, its gradients, and what lies between two steps.
 
-Everything is kept on the device and read back seldom, so that a step waits for it once at most.
+Everything is kept on the device. Each step waits for one number a tower, a step that is looked at closely for one a
+tensor of the sample.
 """
 
 from __future__ import annotations
@@ -56,10 +57,16 @@ def gradient_norms(trainable: Mapping[str, torch.nn.Parameter], towers: Towers) 
     for name, parameter in trainable.items():
         if parameter.grad is not None:
             parts[towers.of(name)].append(parameter.grad.detach())
-    return {
-        tower: float(torch.stack([n.float() for n in torch._foreach_norm(grads)]).norm())
-        for tower, grads in parts.items()
-    }
+    norms = {}
+    for tower, grads in parts.items():
+        each = [norm.float() for norm in torch._foreach_norm(grads)]
+        # A model may be spread over several devices.
+        norms[tower] = float(torch.stack([norm.to(each[0].device) for norm in each]).norm())
+    return norms
+
+
+MOST = 500
+"""Losses that the trend test looks at, spread evenly over the run."""
 
 
 def rising(losses: list[float]) -> float:
@@ -67,9 +74,11 @@ def rising(losses: list[float]) -> float:
 
     Source: Kendall, Rank Correlation Methods, 1975.
     """
-    num = len(losses)
-    if num < 10:
+    if len(losses) < 10:
         return 1.0
+    # Each is compared with each.
+    losses = losses[:: -(-len(losses) // MOST)]
+    num = len(losses)
     rises = sum((b > a) - (b < a) for i, a in enumerate(losses) for b in losses[i + 1 :])
     ties = Counter(losses)
     variance = num * (num - 1) * (2 * num + 5) - sum(t * (t - 1) * (2 * t + 5) for t in ties.values())

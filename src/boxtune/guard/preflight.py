@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from boxtune.guard import checks_labels, checks_parity, checks_setup, checks_steps
-from boxtune.guard.batches import Batches, take_batches
+from boxtune.guard.batches import Batches, take_batches, take_eval_batch
 from boxtune.guard.finding import Finding
-from boxtune.guard.probe import Probed, run_probe
+from boxtune.guard.probe import Probed, StepRaised, run_probe
+from boxtune.guard.ranks import any_rank, num_ranks
 from boxtune.guard.towers import Towers
-from boxtune.guard.untouched import Kept, unpacked
+from boxtune.guard.untouched import Aside, Kept, unpacked
 
 NUM_BATCHES, NUM_STEPS = 2, 2
 
@@ -40,45 +41,58 @@ def run_preflight(
     began = time.monotonic()
     findings: list[Finding] = []
     probed = None
-    kept = Kept(trainer, trainer.model)
+    touchable = not checks_setup.is_sharded(trainer) and not checks_setup.steps_elsewhere(trainer)
+    # What DeepSpeed or a layer-wise optimizer holds cannot be copied and put back.
+    kept = Kept(trainer, trainer.model) if touchable else Aside(trainer, trainer.model)
     try:
         with warnings.catch_warnings():
             # What the libraries warn of here they will warn of again in the run itself.
             warnings.simplefilter("ignore")
-            findings += _tried("setup", lambda: checks_setup.check_setup(trainer))
+            findings += _tried("setup", lambda: checks_setup.check_setup(trainer, touchable))
             batches = take_batches(trainer, NUM_BATCHES)
             with unpacked(trainer.model):
                 findings += _tried("labels", lambda: checks_labels.check_labels(trainer, batches))
                 if not any(parameter.requires_grad for parameter in trainer.model.parameters()):
                     findings.append(checks_steps.nothing_trainable())
-                elif not can_probe(trainer, batches):
+                elif not isinstance(kept, Kept) or not can_probe(trainer, batches):
                     findings.append(_not_probed(trainer, batches))
                 else:
-                    try:
-                        probed = run_probe(trainer, batches.train, Towers(towers), num_steps=NUM_STEPS)
-                    except Exception as error:
-                        findings.append(_step_raises(error))
-                    else:
-                        found = checks_steps.check_steps(trainer, probed, kept.frozen_moved())
-                        broken = [f for f in found if f.check in ("loss.finite", "grad.finite") and f.level == "fail"]
-                        # What comes after a step that is not finite says nothing.
-                        findings += broken or found
-                        if not broken:
-                            findings += checks_steps.check_evaluation(trainer, probed)
-                            findings += checks_steps.check_response(probed, hasattr(trainer.model, "peft_config"))
-                            findings += _after_the_steps(trainer, batches, any(t.moved for t in probed.tensors))
+                    probed, found = _probe(trainer, batches, Towers(towers), kept)
+                    findings += found
     finally:
         kept.put_back()
     chosen = [f for f in findings if f.check not in skip and f.check.split(".")[0] not in skip]
     return Preflight(findings=tuple(chosen), seconds=time.monotonic() - began, probed=probed)
 
 
+def _probe(trainer: Any, batches: Batches, towers: Towers, kept: Kept) -> tuple[Probed | None, list[Finding]]:
+    """The probe steps and all that is judged after them."""
+    try:
+        eval_batch = take_eval_batch(trainer) if checks_setup.evaluates(trainer) else None
+        probed = run_probe(trainer, batches.train, towers, eval_batch=eval_batch, num_steps=NUM_STEPS)
+    except StepRaised as raised:
+        if num_ranks() > 1:
+            # The others are in the middle of a step and wait: better that the job ends at once, as without the guard.
+            raise raised.error from None
+        return None, [_step_raises(raised.error)]
+    found = checks_steps.check_steps(trainer, probed, kept.frozen_moved())
+    broken = [f for f in found if f.check in ("loss.finite", "grad.finite") and f.level == "fail"]
+    if any_rank(bool(broken)):
+        # What comes after a step that is not finite says nothing.
+        return probed, broken
+    found += checks_steps.check_evaluation(trainer, probed)
+    found += checks_steps.check_response(probed, hasattr(trainer.model, "peft_config"))
+    return probed, found + _after_the_steps(trainer, batches, any(tensor.moved for tensor in probed.tensors))
+
+
 def can_probe(trainer: Any, batches: Batches) -> bool:
-    """Whether training steps can be tried: not where a step first generates (GRPO and its kin), nor without data, nor
-    where weights are sharded and cannot be put back one by one."""
-    generates = any(name.startswith("_generate") for name in dir(type(trainer)))
-    sharded = bool(getattr(trainer, "is_fsdp_enabled", False) or getattr(trainer, "is_deepspeed_enabled", False))
-    return bool(batches.train) and isinstance(batches.train[0], Mapping) and not generates and not sharded
+    """Whether training steps can be tried: not where a step first generates (GRPO and its kin), nor without data."""
+    return bool(batches.train) and isinstance(batches.train[0], Mapping) and not generates(trainer)
+
+
+def generates(trainer: Any) -> bool:
+    """Whether a step of the trainer first generates text: its loss need not fall, and may be exactly zero."""
+    return any(name.startswith("_generate") for name in dir(type(trainer)))
 
 
 def _not_probed(trainer: Any, batches: Batches) -> Finding:
@@ -104,6 +118,7 @@ def _after_the_steps(trainer: Any, batches: Batches, moved: bool) -> list[Findin
         "positions.3d": lambda: checks_parity.check_positions(trainer, first),
         "labels.leak": lambda: checks_parity.check_causal(trainer, first),
         "batch.same": lambda: checks_parity.check_batching(trainer, batches),
+        "accumulation.same": lambda: checks_parity.check_accumulation(trainer, batches),
         # Of an adapter that did not move this has been said.
         "adapter.used": lambda: checks_parity.check_adapter(trainer, first) if moved else [],
         "save.same": lambda: checks_parity.check_saving(trainer, first),

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from boxtune.guard.batches import copy_of
+from boxtune.guard.batches import copy_of, num_supervised
 from boxtune.guard.towers import Towers
 from boxtune.guard.untouched import bare_optimizer
 
@@ -52,15 +52,20 @@ class Moved:
 
 @dataclass(frozen=True, kw_only=True)
 class Probed:
-    """What the steps showed. `losses_*` are of the fixed batches with dropout off, before and after; `evaluated_*` what
-    the trainer's evaluation says of them, None where it says no loss; `noise` is how much two readings of the same
-    weights differ."""
+    """What the steps showed.
+
+    `losses_*` are of the fixed batches with dropout off, before and after; `evaluated_*` what the trainer's evaluation
+    says of its own first batch, None where it says no loss, and `direct_*` what the model's own loss of that batch is;
+    `noise` is how much two readings of the same weights differ.
+    """
 
     tensors: Sequence[Moved]
     losses_before: Sequence[float]
     losses_after: Sequence[float]
     evaluated_before: float | None
     evaluated_after: float | None
+    direct_before: float
+    direct_after: float
     noise: float
     train_losses: Sequence[float]
     peak_rates: Sequence[float]
@@ -91,10 +96,23 @@ def peak_rates(optimizer: Any, scheduler: Any, num_steps: int) -> tuple[list[flo
 
 def loss_of(trainer: Any, batch: Mapping[str, Any]) -> float:
     """The trainer's own loss of a batch, dropout off, no gradient kept."""
-    model = trainer.model_wrapped
+    # The bare model: a wrapper round it would wait for the other processes.
+    model = trainer.model
     model.eval()
+    counts = {}
+    if getattr(trainer, "compute_loss_func", None) is not None:
+        # A loss of the user's own may divide by it.
+        counts["num_items_in_batch"] = torch.tensor(num_supervised(batch), device=trainer.args.device)
     with torch.no_grad(), trainer.compute_loss_context_manager(), autocast_of(trainer):
-        return float(trainer.compute_loss(model, copy_of(batch)).detach().float().mean())
+        return float(trainer.compute_loss(model, copy_of(batch), **counts).detach().float().mean())
+
+
+class StepRaised(Exception):
+    """A training step itself raised, as the run's own first step would; `error` is what it raised."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def autocast_of(trainer: Any) -> Any:
@@ -112,8 +130,20 @@ def evaluated_loss(trainer: Any, batch: Mapping[str, Any]) -> tuple[float | None
     return None if loss is None else float(loss.detach().float().mean()), ""
 
 
-def run_probe(trainer: Any, batches: Sequence[Mapping[str, Any]], towers: Towers, *, num_steps: int = 2) -> Probed:
-    """`num_steps` steps on all the batches each; the weights stay where they lead."""
+def run_probe(
+    trainer: Any,
+    batches: Sequence[Mapping[str, Any]],
+    towers: Towers,
+    *,
+    eval_batch: Mapping[str, Any] | None = None,
+    num_steps: int = 2,
+) -> Probed:
+    """`num_steps` steps on all the batches each; the weights stay where they lead. `eval_batch` is the trainer's own
+    first batch of its evaluation, where it has one.
+
+    Raises StepRaised where a training step does.
+    """
+    held_out = batches[0] if eval_batch is None else eval_batch
     model = trainer.model_wrapped
     optimizer = bare_optimizer(trainer.optimizer)
     trainable = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
@@ -126,12 +156,11 @@ def run_probe(trainer: Any, batches: Sequence[Mapping[str, Any]], towers: Towers
 
     before = [loss_of(trainer, batch) for batch in batches]
     again = [loss_of(trainer, batch) for batch in batches]
-    evaluated, raises = evaluated_loss(trainer, batches[0])
+    direct = loss_of(trainer, held_out)
+    evaluated, raises = evaluated_loss(trainer, held_out)
     train_losses = []
     for _ in range(num_steps):
-        model.zero_grad()
-        train_losses.append(sum(_train_on(trainer, model, batches)))
-        _unscale(trainer, trainable.values())
+        train_losses.append(sum(_backward(trainer, model, batches, trainable.values())))
         for name, parameter in trainable.items():
             grad = parameter.grad
             norms[name].append(None if grad is None else float(grad.detach().float().norm()))
@@ -168,7 +197,9 @@ def run_probe(trainer: Any, batches: Sequence[Mapping[str, Any]], towers: Towers
         losses_before=before,
         losses_after=[loss_of(trainer, batch) for batch in batches],
         evaluated_before=evaluated,
-        evaluated_after=evaluated_loss(trainer, batches[0])[0],
+        evaluated_after=evaluated_loss(trainer, held_out)[0],
+        direct_before=direct,
+        direct_after=loss_of(trainer, held_out),
         noise=max((abs(a - b) for a, b in zip(before, again, strict=True)), default=0.0),
         train_losses=train_losses,
         peak_rates=highest,
@@ -177,8 +208,25 @@ def run_probe(trainer: Any, batches: Sequence[Mapping[str, Any]], towers: Towers
     )
 
 
-def _train_on(trainer: Any, model: Any, batches: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Forward and backward of each batch, as parts of one optimizer step."""
+def _backward(trainer: Any, model: Any, batches: Sequence[Mapping[str, Any]], trainable: Any) -> list[float]:
+    """A step's gradients, unscaled. In fp16 the scale is halved until they fit, as the scaler does over steps."""
+    scaler = getattr(trainer.accelerator, "scaler", None)
+    while True:
+        model.zero_grad()
+        losses = train_on(trainer, model, batches)
+        if scaler is None or not scaler.is_enabled():
+            return losses
+        finite = all(bool(p.grad.isfinite().all()) for p in trainable if p.grad is not None)
+        if finite or scaler.get_scale() <= 1:
+            for parameter in trainable:
+                if parameter.grad is not None:
+                    parameter.grad.div_(scaler.get_scale())
+            return losses
+        scaler.update(scaler.get_scale() / 2)
+
+
+def train_on(trainer: Any, model: Any, batches: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Forward and backward of each batch, as parts of one optimizer step; their losses."""
     trainer.current_gradient_accumulation_steps = len(batches)
     counts = {}
     if "num_items_in_batch" in inspect.signature(trainer.training_step).parameters:
@@ -186,7 +234,14 @@ def _train_on(trainer: Any, model: Any, batches: Sequence[Mapping[str, Any]]) ->
     losses = []
     for place, batch in enumerate(batches):
         trainer.accelerator.gradient_state._set_sync_gradients(place == len(batches) - 1)
-        losses.append(float(trainer.training_step(model, copy_of(batch), **counts).detach().float().mean()))
+        try:
+            loss = trainer.training_step(model, copy_of(batch), **counts)
+        except torch.OutOfMemoryError:
+            # The copies of the probe may be what is too much.
+            raise
+        except Exception as error:
+            raise StepRaised(error) from error
+        losses.append(float(loss.detach().float().mean()))
     return losses
 
 
@@ -197,14 +252,6 @@ def count_items(trainer: Any, batches: Sequence[Mapping[str, Any]]) -> Any:
         return None
     more = (trainer.args.device,) if "device" in inspect.signature(get).parameters else ()
     return get(iter(batches), len(batches), *more)[1]
-
-
-def _unscale(trainer: Any, parameters: Any) -> None:
-    scaler = getattr(trainer.accelerator, "scaler", None)
-    if scaler is not None and scaler.is_enabled():
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.div_(scaler.get_scale())
 
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor:

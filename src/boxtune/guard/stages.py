@@ -84,7 +84,11 @@ class Stages:
             if mine:
                 before, after = self._stages_round(mine, reference)
                 built = self._built_at() if kind == "frozen" else ()
-                findings += explain(mine, before, after, self.tracer, check=check, level=level, built=built)
+                # A part that the user froze may be meant to stay as it is.
+                own = "warn" if kind == "frozen" and now.trainable else None
+                findings += explain(
+                    mine, before, after, self.tracer, check=check, level=level, own_level=own, built=built
+                )
         if not findings:
             seen = f"{now.trainable:,} parameters are trainable, as at {reference.name!r}"
             findings.append(Finding(check="ledger.trainable", level="ok", seen=seen))

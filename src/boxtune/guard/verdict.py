@@ -30,14 +30,15 @@ def snapshot(model: Any) -> dict[str, torch.Tensor]:
     return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
 
 
-def share_moved(before: Mapping[str, torch.Tensor], model: Any) -> float:
-    """Share of the elements of those parameters that are no longer what they were."""
+def share_moved(before: Mapping[str, torch.Tensor], model: Any) -> float | None:
+    """Share of the elements of those parameters that are no longer what they were, None where none of them is left
+    (an adapter that was merged)."""
     moved = total = 0
     for name, parameter in model.named_parameters():
         if name in before:
             moved += int((parameter.detach() != before[name].to(parameter.device)).sum())
             total += before[name].numel()
-    return moved / max(1, total)
+    return moved / total if total else None
 
 
 Pair = tuple[float, float]
@@ -48,6 +49,7 @@ SURE = 0.01
 def chance_of(changes: Sequence[float]) -> float:
     """One-sided p value that changes have a mean below 0 by chance: Fisher's test, each sign as likely as the other.
 
+    It takes the samples for independent: that all of them fall because one change suited them all is not excluded.
     Exact for up to 16 changes; of more, 65,536 random choices of signs, always the same ones.
     """
     if not changes or not any(changes):
@@ -62,17 +64,21 @@ def chance_of(changes: Sequence[float]) -> float:
 
 
 def judge(
-    eval_losses: Sequence[float], moved: float, peak_rate: float, pairs: Sequence[Pair] = (), what: str = "validation"
+    eval_losses: Sequence[float],
+    moved: float | None,
+    peak_rate: float,
+    pairs: Sequence[Pair] = (),
+    what: str = "validation",
 ) -> Verdict:
     """The verdict of a finished run.
 
-    `eval_losses` are the validation losses in order; `moved` the share of adapter elements that changed; `peak_rate`
-    the highest learning rate of any step; `pairs` the losses of single samples before and after, of a `what` split,
-    which decide between learning and noise where they are known. *Not learning* is said on proof only: no weight
-    moved, a loss that is not finite, or one that is the same to six digits at every evaluation. A loss that moved
-    without falling is *cannot tell*, and so is a run that ended within its warm-up.
+    `eval_losses` are the validation losses in order; `moved` the share of trainable elements that changed, None where
+    that is not known; `peak_rate` the highest learning rate of any step; `pairs` the losses of single samples before
+    and after, of a `what` split, which decide between learning and noise where they are known. *Not learning* is said
+    on proof only: no weight moved, a loss that is not finite, or one that is the same to six digits at every
+    evaluation. A loss that moved without falling is *cannot tell*, and so is a run that ended within its warm-up.
     """
-    weights = f"{100 * moved:.1f} % of the trainable elements moved"
+    weights = "what moved is not known" if moved is None else f"{100 * moved:.1f} % of the trainable elements moved"
     if peak_rate == 0:
         return Verdict(word="cannot tell", evidence=("the learning rate was 0 at every step so far (warm-up)", weights))
     if moved == 0:
@@ -85,8 +91,11 @@ def judge(
     if len(eval_losses) > 1:
         first, last, best = eval_losses[0], eval_losses[-1], min(eval_losses[1:])
         losses = (f"validation loss {first:.6f} at first, {last:.6f} at the end, {best:.6f} at best",)
-        if len({f"{loss:.6f}" for loss in eval_losses}) == 1:
-            return Verdict(word="not learning", evidence=(f"validation loss {first:.6f} at every evaluation", weights))
+        if len({f"{loss:.7g}" for loss in eval_losses}) == 1:
+            return Verdict(word="not learning", evidence=(f"validation loss {first:.7g} at every evaluation", weights))
+    if spoiled := sum(not math.isfinite(after) for _, after in pairs):
+        seen = f"the loss of {spoiled} of {len(pairs)} {what} samples is not finite at the end"
+        return Verdict(word="not learning", evidence=(seen, weights))
     if pairs:
         return _by_pairs(pairs, what, (*losses, weights))
     if not losses:

@@ -63,6 +63,10 @@ def check(trainer: Any, *, skip: Collection[str] = (), towers: Mapping[str, str]
         pass
     finally:
         trainer.callback_handler.callbacks.remove(callback)
+        trainer.is_in_train = False
+        if (noise := getattr(trainer, "neftune_hook_handle", None)) is not None:
+            # train() puts it there anew, and would add the noise twice.
+            noise.remove()
         for name, value in held.items():
             setattr(trainer, name, value)
     return callback.findings
