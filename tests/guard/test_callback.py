@@ -99,6 +99,56 @@ def test_an_optimizer_that_steps_in_the_backward_pass_is_no_fault(tmp_path: Path
     assert trainer.state.global_step == 24
 
 
+def test_what_stopped_one_run_does_not_stop_the_next(tmp_path: Path) -> None:
+    callback = guard.LearningCallback()
+    parts = healthy(tmp_path, learning_rate=0.0)
+    parts.callbacks = [callback]
+    with pytest.raises(guard.NotLearning, match=r"rate\.zero"):
+        build(parts).train()
+    mended = healthy(tmp_path / "mended")
+    mended.callbacks = [callback]
+    trainer = build(mended)
+    assert _told(trainer, callback) == [] and callback.verdict.word == "learning"
+    # After the run nothing is proved any more: the same weights give the same loss, of course.
+    for _ in range(2):
+        trainer.evaluate()
+
+
+def test_gradients_of_zero_are_no_standstill(tmp_path: Path) -> None:
+    """As of rewards that are all the same: nothing moves, and it may go on later."""
+    callback = guard.LearningCallback()
+    parts = healthy(tmp_path)
+    parts.callbacks = [callback]
+    # AdamW's momentum would still move something.
+    optimizer = torch.optim.SGD([p for p in parts.model.parameters() if p.requires_grad], lr=0.5)
+    parts.optimizers = (optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0))
+    trainer = build(parts)
+    compute = trainer.compute_loss
+
+    def compute_loss(*args: Any, **kwargs: Any) -> Any:
+        loss = compute(*args, **kwargs)
+        quiet = trainer.model.training and 4 <= trainer.state.global_step < 16
+        return loss * 0 if quiet else loss
+
+    trainer.compute_loss = compute_loss
+    trainer.train()
+    assert trainer.state.global_step == 24 and "run.still" not in callback.first_seen
+
+
+def test_a_fault_of_the_guard_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr("boxtune.guard.callback.gradient_norms", fail)
+    callback = guard.LearningCallback()
+    parts = healthy(tmp_path)
+    parts.callbacks = [callback]
+    trainer = build(parts)
+    assert _told(trainer, callback) == ["guard.broken"]
+    assert trainer.state.global_step == 24 and callback.verdict.word == "cannot tell"
+    assert "on_pre_optimizer_step" in callback.findings[-1].seen
+
+
 def test_warn_goes_on_and_off_says_nothing(tmp_path: Path) -> None:
     for mode, checks in (("warn", True), ("off", False)):
         callback = guard.LearningCallback(mode, out=tmp_path / mode)  # type: ignore[arg-type]
