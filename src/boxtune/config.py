@@ -181,8 +181,8 @@ def _flat(values: Mapping[str, Any], source: str) -> Iterator[tuple[str, Any]]:
         if key in GROUPS and isinstance(value, Mapping | None):
             for leaf, inner in (value or {}).items():  # None: a group whose lines are all commented out
                 yield full_path(f"{key}.{leaf}", source), inner
-        elif key in ("data", "guard"):
-            yield {"data": "data.path", "guard": "guard.mode"}[key], value
+        elif key in SHORT:
+            yield SHORT[key], value
         elif key in GROUPS:
             what = f"{key!r} is a group of settings and cannot be {value!r}"
             members = ", ".join(path for path in PATHS if path.startswith(f"{key}."))

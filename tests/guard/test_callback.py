@@ -147,6 +147,58 @@ def test_a_fault_of_the_guard_does_not_end_the_run(tmp_path: Path, monkeypatch: 
     assert _told(trainer, callback) == ["guard.broken"]
     assert trainer.state.global_step == 24 and callback.verdict.word == "cannot tell"
     assert "on_pre_optimizer_step" in callback.findings[-1].seen
+    assert "guard.broken" in callback.verdict.evidence[0]
+
+
+def test_samples_that_cannot_be_compared_are_said_to_be(tmp_path: Path) -> None:
+    callback = guard.LearningCallback()
+    parts = healthy(tmp_path)
+    collate, sizes = parts.collate, []
+
+    def refuse_single(rows: Any) -> Any:
+        sizes.append(len(rows))
+        if len(rows) == 1:
+            raise KeyError("no single row here")
+        return collate(rows)
+
+    parts.collate, parts.callbacks = refuse_single, [callback]
+    build(parts).train()
+    assert 1 in sizes and callback.pairs == []
+    assert "KeyError: 'no single row here'" in callback.verdict.evidence[-1]
+
+
+def _train_in_fp16(folder: Path, scale: float, *callbacks: Any) -> tuple[Any, list[float]]:
+    """A run with a gradient scaler that begins far too high, and its scale at each step."""
+    scales: list[float] = []
+
+    class Note(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            scales.append(trainer.accelerator.scaler.get_scale())
+
+    parts = healthy(folder)
+    parts.callbacks = [*callbacks, Note()]
+    trainer = build(parts)
+    # TrainingArguments refuses fp16 without a GPU; the scaler itself does not.
+    trainer.args.fp16 = True
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    before = trainer.accelerator.state._mixed_precision
+    trainer.accelerator.state._mixed_precision = "fp16"
+    try:
+        trainer.train()
+    finally:
+        trainer.accelerator.state._mixed_precision = before
+    return trainer, scales
+
+
+def test_steps_that_the_scaler_skips_are_its_own_business(tmp_path: Path) -> None:
+    callback = guard.LearningCallback()
+    plain, scales = _train_in_fp16(tmp_path / "plain", 2.0**127)
+    assert scales[0] == 2.0**126 and scales[-1] < 2.0**126
+    watched, same_scales = _train_in_fp16(tmp_path / "watched", 2.0**127, callback)
+    assert [f.as_text() for f in callback.findings if f.level in ("warn", "fail")] == []
+    assert same_scales == scales and watched.state.global_step == 24
+    for one, other in zip(plain.model.parameters(), watched.model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_warn_goes_on_and_off_says_nothing(tmp_path: Path) -> None:

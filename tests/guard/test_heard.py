@@ -23,6 +23,9 @@ def test_messages_that_matter_are_kept_once_and_shown_as_ever() -> None:
             logging.getLogger("transformers.modeling_utils").warning(
                 "Some weights of X were not initialized from the model checkpoint at Y and are newly initialized"
             )
+            logging.getLogger("transformers.modeling_utils").warning(
+                "Some weights of Y were not initialized from the model checkpoint at Z: ['classifier.weight']"
+            )
             logging.getLogger("somebody").warning("missing adapter keys")
     assert [finding.check for finding in heard] == ["heard.no_gradient", "heard.new_weights"]
     assert {finding.level for finding in heard} == {"warn"}

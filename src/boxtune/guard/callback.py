@@ -11,6 +11,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,6 +76,8 @@ def guarded(event: Callable[..., None]) -> Callable[..., None]:
             seen = f"the guard itself failed in {event.__name__}, and is off from here: {type(error).__name__}: {error}"
             fix = "the run goes on unwatched; please report this"
             self._note(Finding(check="guard.broken", level="warn", seen=seen, where=where, fix=fix))
+            self.verdict = Verdict(word="cannot tell", evidence=("the guard itself failed: see guard.broken",))
+            self._write()
 
     return call
 
@@ -318,6 +321,9 @@ class LearningCallback(TrainerCallback):
             self.pairs, self.what = self.paired.pairs(running_trainer()), self.paired.what
         moved = None if self.sharded else share_moved(self.before, model)
         self.verdict = judge(self.eval_losses, moved, self.peak_rate, self.pairs, self.what)
+        if self.paired is not None and not self.pairs and self.paired.why:
+            why = f"single samples were not compared: {self.paired.why}"
+            self.verdict = replace(self.verdict, evidence=(*self.verdict.evidence, why))
         if self.tell is None and rank() == 0:
             print(f"verdict: {self.verdict}", flush=True)
         self._write()

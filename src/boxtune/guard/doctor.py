@@ -98,13 +98,12 @@ def report(stages: Stages, callbacks: Sequence[LearningCallback]) -> str:
     parts = [stages.ledger.as_text()]
     for number, callback in enumerate(callbacks, 1):
         head = f"trainer {number} of {len(callbacks)}" if len(callbacks) > 1 else "trainer"
-        told: list[Finding] = [finding for finding in callback.findings if finding.level != "ok"]
+        told = _once([finding for finding in callback.findings if finding.level != "ok"])
         quiet = len({finding.check for finding in callback.findings if finding.level == "ok"})
         seconds = "" if callback.preflight is None else f", preflight {callback.preflight.seconds:.1f} s"
         parts.append(f"{head}: {quiet} checks passed, {len(told)} finding{'' if len(told) == 1 else 's'}{seconds}")
-        parts += [finding.as_text() for finding in _once(told)]
-        failed = sum(finding.level == "fail" for finding in _once(told))
-        stopped = callback.verdict.word == "not learning" and failed
+        parts += [finding.as_text() for finding in told]
+        stopped = callback.verdict.word == "not learning" and any(finding.level == "fail" for finding in told)
         # What stopped it stands right above.
         parts.append("verdict: not learning, for what is marked [fail]" if stopped else f"verdict: {callback.verdict}")
     return "\n\n".join(parts)

@@ -29,7 +29,8 @@ MATTERS = (
         "the adapter was not loaded: its names are those of another version or another model",
     ),
     (
-        r"were not initialized from the model checkpoint|newly initialized",
+        # Not of the head of a classifier, which is new on purpose.
+        r"^(?!.*(classifier|score\.weight|qa_outputs)).*(not initialized from the model checkpoint|newly initialized)",
         "heard.new_weights",
         "these weights are random: the checkpoint is of another class or another version",
     ),
