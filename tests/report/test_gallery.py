@@ -11,6 +11,7 @@ from boxtune.boxes import Boxes
 from boxtune.data import Sample, read_dataset
 from boxtune.measure import Prediction, score_predictions
 from boxtune.report import score_table, write_gallery
+from boxtune.report.gallery import choose_images
 
 
 def say(sample: Sample, boxes: Boxes) -> Prediction:
@@ -30,6 +31,21 @@ def test_best_and_worst_are_apart(squares: Path, tmp_path: Path) -> None:
     ]
     with Image.open(sheets[0]) as sheet:
         assert sheet.width > sheet.height > 300
+
+
+def test_the_best_show_boxes_where_there_are_hits(squares: Path) -> None:
+    samples = read_dataset(squares).splits["train"]
+    empty = [sample for sample in samples if not len(sample.targets)]
+    full = [sample for sample in samples if len(sample.targets)]
+    assert len(empty) >= 3 and len(full) >= 6
+    chosen = [*empty[:3], *full[:6]]
+    # The last three are missed, the empty ones are right.
+    predictions = [say(sample, sample.targets if place < 6 else Boxes.none()) for place, sample in enumerate(chosen)]
+    best, worst = choose_images(chosen, predictions, 4)
+    assert [image for image, _ in best] == [*(sample.image_id for sample in full[:3]), empty[0].image_id]
+    assert {image for image, _ in worst} == {*(s.image_id for s in full[3:6]), empty[2].image_id}
+    nothing = [say(sample, Boxes.none()) for sample in chosen]
+    assert [image for image, _ in choose_images(chosen, nothing, 3)[0]] == [sample.image_id for sample in empty[:3]]
 
 
 def test_one_image_has_no_worst(squares: Path, tmp_path: Path) -> None:
