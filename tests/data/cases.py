@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from boxtune.data import read_dataset
 from boxtune.data.sample import Dataset
 from boxtune.errors import Finding
 
@@ -28,6 +29,11 @@ def save(image: Image.Image, path: Path, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, **options)
     return path
+
+
+def read_coco(path: Path, *, images: Path | None = None) -> Dataset:
+    """The COCO data set at `path`, whatever else it could be."""
+    return read_dataset(path, format="coco", images=images)
 
 
 def image_entry(number: Any, name: str, size_wh: tuple[Any, Any] = SIZE_WH) -> dict[str, Any]:

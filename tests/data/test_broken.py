@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from boxtune.data import Dataset, leave_out_broken
-from boxtune.data.coco import read_coco
 from boxtune.errors import DataError
 
-from .cases import find, names, picture, save, write_splits
+from .cases import find, names, picture, read_coco, save, write_splits
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boxtune.data.coco import read_coco
 from boxtune.errors import DataError
 
-from .cases import CATEGORIES, SIZE_WH, box_entry, find, image_entry, names, picture, save, write_json, write_one
+from .cases import (
+    CATEGORIES,
+    SIZE_WH,
+    box_entry,
+    find,
+    image_entry,
+    names,
+    picture,
+    read_coco,
+    save,
+    write_json,
+    write_one,
+)
 
 
 def test_boxes_labels_and_flags(tmp_path: Path) -> None:
@@ -29,7 +40,7 @@ def test_boxes_labels_and_flags(tmp_path: Path) -> None:
     assert sample.boxes.labels == ("cat", "dog", "cat")
     assert sample.crowd.tolist() == [False, True, False] and sample.ignore.tolist() == [False, False, True]
     assert sample.targets.labels == ("cat",)
-    crowd = find(dataset, "coco.crowd")
+    crowd = find(dataset, "box.crowd")
     assert crowd is not None and "annotation 3" in crowd.seen and "annotation 7" in crowd.seen
 
 
@@ -50,7 +61,7 @@ def test_sparse_ids_class_order_and_unused_categories(tmp_path: Path) -> None:
         ("b.png", 1000),
         ("a.png", 5),
     ]
-    unused = find(dataset, "coco.unused_category")
+    unused = find(dataset, "class.unused")
     assert unused is not None and unused.level == "ok" and "nobody" in unused.seen
 
 
@@ -60,12 +71,12 @@ def test_negatives_are_kept(tmp_path: Path) -> None:
     images = [image_entry(1, "a.png"), image_entry(2, "b.png")]
     dataset = read_coco(write_json(tmp_path / "x.json", images, [box_entry(1, 1)]))
     assert [len(sample.boxes) for sample in dataset.splits["train"]] == [1, 0]
-    finding = find(dataset, "coco.no_boxes")
+    finding = find(dataset, "image.no_boxes")
     assert finding is not None and finding.level == "ok" and "b.png" in finding.seen
 
 
 def test_no_box_at_all_fails(tmp_path: Path) -> None:
-    finding = find(read_coco(write_one(tmp_path, [])), "coco.no_boxes")
+    finding = find(read_coco(write_one(tmp_path, [])), "image.no_boxes")
     assert finding is not None and finding.level == "fail"
 
 
@@ -74,13 +85,13 @@ def test_no_box_at_all_fails(tmp_path: Path) -> None:
     [
         ((0, 0, 64, 48), [0, 0, 64, 48], None, None),
         ((0, 0, 64.005, 48), [0, 0, 64, 48], None, None),
-        ((-0.5, 0, 10, 10), [0, 0, 9.5, 10], "coco.box_clipped", "ok"),
-        ((-12.5, -3, 40, 30), [0, 0, 27.5, 27], "coco.box_clipped", "warn"),
-        ((60, 40, 40, 50), [60, 40, 64, 48], "coco.box_clipped", "warn"),
-        ((10, 10, 0, 5), None, "coco.box_without_area", "warn"),
-        ((10, 10, -4, 5), None, "coco.box_without_area", "warn"),
-        ((70, 10, 5, 5), None, "coco.box_without_area", "warn"),
-        ((-5, 10, 5, 5), None, "coco.box_without_area", "warn"),
+        ((-0.5, 0, 10, 10), [0, 0, 9.5, 10], "box.clipped", "ok"),
+        ((-12.5, -3, 40, 30), [0, 0, 27.5, 27], "box.clipped", "warn"),
+        ((60, 40, 40, 50), [60, 40, 64, 48], "box.clipped", "warn"),
+        ((10, 10, 0, 5), None, "box.without_area", "warn"),
+        ((10, 10, -4, 5), None, "box.without_area", "warn"),
+        ((70, 10, 5, 5), None, "box.without_area", "warn"),
+        ((-5, 10, 5, 5), None, "box.without_area", "warn"),
     ],
 )
 def test_boxes_at_the_edge(
@@ -96,12 +107,12 @@ def test_boxes_at_the_edge(
 
 def test_corners_in_place_of_sizes_fail(tmp_path: Path) -> None:
     corners = [box_entry(i, 1, (20 + i, 16, 50, 44)) for i in range(12)]
-    finding = find(read_coco(write_one(tmp_path, corners)), "coco.box_clipped")
+    finding = find(read_coco(write_one(tmp_path, corners)), "box.clipped")
     assert finding is not None and finding.level == "fail" and "corners" in finding.fix
 
 
 def test_relative_boxes_fail(tmp_path: Path) -> None:
-    finding = find(read_coco(write_one(tmp_path, [box_entry(1, 1, (0.1, 0.2, 0.5, 0.4))])), "coco.box_relative")
+    finding = find(read_coco(write_one(tmp_path, [box_entry(1, 1, (0.1, 0.2, 0.5, 0.4))])), "box.relative")
     assert finding is not None and finding.level == "fail"
 
 
@@ -151,13 +162,13 @@ def test_annotation_id_used_twice(tmp_path: Path) -> None:
     assert len(dataset.splits["train"][0].boxes) == 2
     finding = find(dataset, "coco.annotation_twice")
     assert finding is not None and ": 2 (" in finding.seen
-    assert find(dataset, "coco.box_twice") is None
+    assert find(dataset, "box.twice") is None
 
 
 def test_box_given_twice_is_said(tmp_path: Path) -> None:
     dataset = read_coco(write_one(tmp_path, [box_entry(1, 1), box_entry(2, 1), box_entry(3, 1, category=2)]))
     assert len(dataset.splits["train"][0].boxes) == 3
-    finding = find(dataset, "coco.box_twice")
+    finding = find(dataset, "box.twice")
     assert finding is not None and "annotation 2" in finding.seen and "annotation 3" not in finding.seen
 
 
@@ -190,7 +201,7 @@ def test_one_image_listed_under_two_ids(tmp_path: Path) -> None:
     dataset = read_coco(write_json(tmp_path / "x.json", images, boxes))
     (sample,) = dataset.splits["train"]
     assert sample.image_id == 1 and len(sample.boxes) == 2
-    finding = find(dataset, "coco.image_twice")
+    finding = find(dataset, "image.twice")
     assert finding is not None and "a.png (id 2)" in finding.seen
 
 
@@ -213,7 +224,7 @@ def test_ids_that_are_no_numbers(tmp_path: Path) -> None:
     save(picture(1), tmp_path / "a.png")
     dataset = read_coco(write_json(tmp_path / "x.json", [image_entry("first", "a.png")], [box_entry("x", "first")]))
     assert dataset.splits["train"][0].image_id == 1 and len(dataset.splits["train"][0].boxes) == 1
-    assert find(dataset, "coco.image_renumbered") is not None
+    assert find(dataset, "image.renumbered") is not None
 
 
 def test_size_from_the_header_and_unknown(tmp_path: Path) -> None:
@@ -223,7 +234,7 @@ def test_size_from_the_header_and_unknown(tmp_path: Path) -> None:
     first, second = dataset.splits["train"]
     assert first.size_wh == SIZE_WH and first.boxes.xyxy_px.tolist() == [[60, 40, 64, 48]]
     assert second.size_wh == (0, 0)
-    measured, unknown = find(dataset, "coco.size_from_file"), find(dataset, "coco.size_unknown")
+    measured, unknown = find(dataset, "image.size_from_file"), find(dataset, "image.size_unknown")
     assert measured is not None and "a.png" in measured.seen
     assert unknown is not None and unknown.level == "fail" and "gone.png" in unknown.seen
 
@@ -253,7 +264,7 @@ def test_folders_of_another_machine(tmp_path: Path) -> None:
     save(picture(1), tmp_path / "images" / "a.png")
     images = [image_entry(1, "C:\\Users\\me\\a.png")]
     dataset = read_coco(write_json(tmp_path / "x.json", images, [box_entry(1, 1)]))
-    finding = find(dataset, "coco.image_found_by_name")
+    finding = find(dataset, "image.found_by_name")
     assert names(dataset, "train") == ["a.png"] and finding is not None and finding.level == "warn"
 
 
@@ -262,7 +273,7 @@ def test_bare_name_of_two_images_is_no_match(tmp_path: Path) -> None:
     save(picture(1), tmp_path / "images" / "b.png")
     images = [image_entry(1, "cam1/0001.png"), image_entry(2, "cam2/0001.png"), image_entry(3, "b.png")]
     dataset = read_coco(write_json(tmp_path / "x.json", images, [box_entry(1, 1)]))
-    finding = find(dataset, "coco.image_missing")
+    finding = find(dataset, "image.missing")
     assert finding is not None and ": 2 (cam1/0001.png, cam2/0001.png)" in finding.seen
     assert [sample.image.is_file() for sample in dataset.splits["train"]] == [False, False, True]
 
@@ -272,7 +283,7 @@ def test_missing_images(tmp_path: Path) -> None:
     images = [image_entry(1, "a.png"), image_entry(2, "gone.png")]
     file = write_json(tmp_path / "x.json", images, [box_entry(1, 1)])
     dataset = read_coco(file)
-    finding = find(dataset, "coco.image_missing")
+    finding = find(dataset, "image.missing")
     assert finding is not None and "gone.png" in finding.seen
     assert dataset.splits["train"][1].image == tmp_path / "images" / "gone.png"
     (tmp_path / "images" / "a.png").unlink()
@@ -320,7 +331,7 @@ def test_image_in_two_splits(tmp_path: Path) -> None:
     save(picture(1), tmp_path / "images" / "a.png")
     for split in ("train", "val"):
         write_json(tmp_path / "annotations" / f"{split}.json", [image_entry(1, "a.png")], [box_entry(1, 1)])
-    finding = find(read_coco(tmp_path), "coco.image_in_two_splits")
+    finding = find(read_coco(tmp_path), "image.in_two_splits")
     assert finding is not None and "a.png (train, valid)" in finding.seen
 
 
@@ -329,7 +340,7 @@ def test_empty_split_is_left_out(tmp_path: Path) -> None:
     write_json(tmp_path / "train" / "_annotations.coco.json", [image_entry(1, "a.png")], [box_entry(1, 1)])
     write_json(tmp_path / "valid" / "_annotations.coco.json", [], [])
     dataset = read_coco(tmp_path)
-    assert list(dataset.splits) == ["train"] and find(dataset, "coco.empty_split") is not None
+    assert list(dataset.splits) == ["train"] and find(dataset, "data.empty_split") is not None
 
 
 def test_many_boxes_keep_their_images(tmp_path: Path) -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from boxtune.data.coco import read_coco
 from boxtune.data.coco_layout import require_layout, sniff_coco
 from boxtune.data.places import splits_in_name
 from boxtune.errors import DataError
 
-from .cases import box_entry, image_entry, names, picture, save, write_json, write_splits
+from .cases import box_entry, image_entry, names, picture, read_coco, save, write_json, write_splits
 
 
 def write_split(folder: Path, annotation: str, image: str, listed: str | None = None) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from boxtune.data import inspect_dataset
-from boxtune.data.coco import read_coco
 from boxtune.errors import Finding
 
-from .cases import box_entry, image_entry, picture, save, write_json, write_splits
+from .cases import box_entry, image_entry, picture, read_coco, save, write_json, write_splits
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_class_findings(folder: Path) -> None:
 def test_json(folder: Path) -> None:
     content = json.loads(json.dumps(inspect_dataset(read_coco(folder)).as_json()))
     assert content["splits"]["train"]["boxes"] == 3 and content["format"] == "coco"
-    assert {finding["check"] for finding in content["findings"]} >= {"coco.crowd", "data.class_not_in_valid"}
+    assert {finding["check"] for finding in content["findings"]} >= {"box.crowd", "data.class_not_in_valid"}
 
 
 def test_text(folder: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from boxtune.data.images import open_image, read_header
 from boxtune.data.sample import Dataset, Sample
+from boxtune.data.table import take_samples
 from boxtune.errors import DataError, Finding, name_some
 
 _NAMED = 5  # unusable images that an error names one by one
@@ -42,7 +43,7 @@ def leave_out_broken(dataset: Dataset, *, open_all: bool = False, max_share: flo
         if len(bad) > allowed:
             raise _too_many(dataset, split, bad, len(samples), max_share)
     splits = {
-        split: [sample for sample, one in zip(samples, seen[split], strict=True) if not one.problem]
+        split: take_samples(samples, [place for place, one in enumerate(seen[split]) if not one.problem])
         for split, samples in dataset.splits.items()
     }
     return dataset.with_splits(splits, *_findings(dataset, seen, open_all))

@@ -1,105 +1,145 @@
-"""One COCO .json file -> its lists, with everything in them checked for form."""
+"""One COCO .json file -> its lists as columns, with everything in them checked for form."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
 from boxtune.data.coco_layout import EXPECTED
+from boxtune.data.json_lists import Piece, iter_lists
 from boxtune.errors import DataError, name_some
 
 Id = int | float | str
+Ids = Sequence[Any] | Int[np.ndarray, " n"]
+"""A column of ids; whole numbers as an array."""
 
 _SET = (1, True, "1")
+_LISTS = ("images", "annotations", "categories")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageEntry:
-    """One entry of `images`. `size_wh` is None where the file declares no usable width and height."""
+class _Annotation(msgspec.Struct, gc=False):
+    """What is read of a usual annotation; anything else is looked at key by key."""
 
-    image_id: Id
+    image_id: int | float | str
+    category_id: int | float | str
+    bbox: tuple[float, float, float, float]
+    id: int | float | str
+    iscrowd: int | float | bool | str | None = 0
+    ignore: int | float | bool | str | None = 0
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: int | float | str
     file_name: str
-    size_wh: tuple[int, int] | None
+    width: int
+    height: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnnotationEntry:
-    """One entry of `annotations`. `xywh` is in pixels; None where there is only a mask."""
+_ANNOTATIONS = msgspec.json.Decoder(list[_Annotation])
+_IMAGES = msgspec.json.Decoder(list[_Image])
 
-    called: str
-    image_id: Id
-    category_id: Id
-    xywh: tuple[float, float, float, float] | None
-    from_polygon: bool
-    crowd: bool
-    ignore: bool
+
+@dataclass(kw_only=True)
+class Annotations:
+    """The annotations of a file in its order, as columns of pieces.
+
+    `xywh` is in pixels. `ids` is None where an annotation has no id. `from_polygon` are the rows boxed by their
+    polygons, `mask_only` what to call annotations that have a mask alone (they have no row).
+    """
+
+    ids: list[Ids] = field(default_factory=list)
+    image_ids: list[Ids] = field(default_factory=list)
+    category_ids: list[Ids] = field(default_factory=list)
+    xywh: list[Float[np.ndarray, "n 4"]] = field(default_factory=list)
+    crowd: list[Bool[np.ndarray, " n"]] = field(default_factory=list)
+    ignore: list[Bool[np.ndarray, " n"]] = field(default_factory=list)
+    from_polygon: list[int] = field(default_factory=list)
+    mask_only: list[tuple[Id, str]] = field(default_factory=list)
+    num_rows: int = 0
+    num_entries: int = 0
+
+    def add(
+        self,
+        ids: Sequence[Id | None],
+        image_ids: Sequence[Id],
+        category_ids: Sequence[Id],
+        xywh: Float[np.ndarray, "n 4"],
+        crowd: Sequence[bool],
+        ignore: Sequence[bool],
+    ) -> None:
+        """Some more rows. Whole numbers become arrays, at a quarter of the memory."""
+        for column, values in ((self.ids, ids), (self.image_ids, image_ids), (self.category_ids, category_ids)):
+            column.append(_compact(values))
+        self.xywh.append(xywh)
+        self.crowd.append(np.array(crowd, dtype=bool))
+        self.ignore.append(np.array(ignore, dtype=bool))
+        self.num_rows += len(xywh)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A COCO file: category names by id, images and annotations in file order, and ids that are used twice."""
+    """A COCO file: category names by id, and images and annotations in file order.
+
+    `sizes_wh` is None where an image declares no usable width and height.
+    """
 
     path: Path
     categories: Mapping[Id, str]
-    images: tuple[ImageEntry, ...]
-    annotations: tuple[AnnotationEntry, ...]
-    repeated_annotations: tuple[str, ...]
+    image_ids: Sequence[Id]
+    file_names: Sequence[str]
+    sizes_wh: Sequence[tuple[int, int] | None]
+    annotations: Annotations
 
 
 def read_document(path: Path) -> Document:
-    """The lists of a COCO file.
+    """The lists of a COCO file, read in pieces, so that a file of gigabytes needs no more memory than its numbers.
 
     Raises DataError if it is no JSON (with line and column), no COCO, or if an entry lacks an id or has a bbox that is
     not four finite numbers; the message names up to three such entries.
     """
-    content = _read_json(path)
-    lists = {key: content.get(key) for key in ("images", "annotations", "categories")} if _is_object(content) else {}
-    wrong = [f"`{key}`" for key, value in lists.items() if not isinstance(value, list)]
-    if wrong or not lists:
-        seen = f"without the list {' and '.join(wrong)}" if wrong else f"but a {type(content).__name__}"
-        raise DataError(
-            f"{path.name} is JSON, {seen}", where=str(path), fix=f"expected is {EXPECTED} (instances, not captions)"
-        )
-    annotations, repeated = _annotations(lists["annotations"], path)
+    images = _Images(path)
+    annotations, wrong = Annotations(), []
+    categories: list[Any] = []
+    for piece in iter_lists(path, _LISTS, EXPECTED):
+        if not isinstance(piece, Piece):
+            missing = [f"`{key}`" for key in _LISTS if not isinstance(piece.get(key), list)]
+            if missing:
+                what = f"{path.name} is JSON, without the list {' and '.join(missing)}"
+                fix = f"expected is {EXPECTED} (instances, not captions)"
+                raise DataError(what, where=str(path), fix=fix)
+        elif piece.key == "images":
+            images.add(piece)
+        elif piece.key == "annotations":
+            wrong += _add_annotations(annotations, piece)
+        else:
+            categories += piece.parse()
+    images.check()
+    _refuse(path, wrong, "mend or remove these annotations; bbox is x, y, width, height in pixels")
     return Document(
         path=path,
-        categories=_categories(lists["categories"], path),
-        images=_images(lists["images"], path),
+        categories=_categories(categories, path),
+        image_ids=images.ids,
+        file_names=images.names,
+        sizes_wh=images.sizes_wh,
         annotations=annotations,
-        repeated_annotations=repeated,
     )
 
 
-def _is_object(content: Any) -> bool:
-    return isinstance(content, dict)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        raw = path.read_bytes()
-    except OSError as problem:
-        raise DataError(
-            f"{path} cannot be read: {problem.strerror}", where=str(path), fix="give a readable .json file"
-        ) from problem
-    if not raw.strip():
-        raise DataError(f"{path.name} is empty", where=str(path), fix=f"expected is {EXPECTED}")
-    try:
-        return json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as problem:
-        line = raw.count(b"\n", 0, problem.start) + 1
-        raise DataError(
-            f"{path.name} is not UTF-8 text", where=f"{path}, line {line}", fix="save the file as UTF-8"
-        ) from problem
-    except json.JSONDecodeError as problem:
-        raise DataError(
-            f"{path.name} is not JSON: {problem.msg}",
-            where=f"{path}, line {problem.lineno}, column {problem.colno}",
-            fix="mend the file there, or export it again (a cut-off download ends in the middle)",
-        ) from problem
+def _compact(values: Sequence[Any]) -> Ids:
+    if set(map(type, values)) == {int}:
+        try:
+            return np.array(values, dtype=np.int64)
+        except OverflowError:
+            return values
+    return values
 
 
 def _refuse(path: Path, wrong: Iterable[str], fix: str) -> None:
@@ -118,7 +158,7 @@ def _categories(entries: list[Any], path: Path) -> dict[Id, str]:
     names: dict[Id, str] = {}
     wrong = []
     for place, entry in enumerate(entries):
-        if not _is_object(entry) or not _is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
+        if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
             wrong.append(f"categories[{place}] has no id or no name")
         elif not entry["name"].strip():
             wrong.append(f"categories[{place}] has an empty name")
@@ -130,23 +170,48 @@ def _categories(entries: list[Any], path: Path) -> dict[Id, str]:
     return names
 
 
-def _images(entries: list[Any], path: Path) -> tuple[ImageEntry, ...]:
-    images: list[ImageEntry] = []
-    wrong = []
-    for place, entry in enumerate(entries):
-        if not _is_object(entry) or not _is_id(entry.get("id")):
-            wrong.append(f"images[{place}] has no id")
+class _Images:
+    """The columns of `images` while they are read, and what is wrong with entries."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ids: list[Id] = []
+        self.names: list[str] = []
+        self.sizes_wh: list[tuple[int, int] | None] = []
+        self.wrong: list[str] = []
+
+    def add(self, piece: Piece) -> None:
+        try:
+            usual = _IMAGES.decode(piece.text)
+        except msgspec.MsgspecError:
+            for place, entry in enumerate(piece.parse(), start=len(self.ids) + len(self.wrong)):
+                self._add(place, entry)
+            return
+        for image in usual:
+            if not image.file_name.strip():
+                self.wrong.append(f"image {image.id!r} has no file_name")
+                continue
+            self.ids.append(image.id)
+            self.names.append(image.file_name)
+            self.sizes_wh.append((image.width, image.height) if image.width > 0 and image.height > 0 else None)
+
+    def _add(self, place: int, entry: Any) -> None:
+        if not isinstance(entry, dict) or not _is_id(entry.get("id")):
+            self.wrong.append(f"images[{place}] has no id")
         elif not isinstance(entry.get("file_name"), str) or not entry["file_name"].strip():
-            wrong.append(f"image {entry['id']!r} has no file_name")
+            self.wrong.append(f"image {entry['id']!r} has no file_name")
         else:
-            size_wh = _size(entry.get("width"), entry.get("height"))
-            images.append(ImageEntry(image_id=entry["id"], file_name=entry["file_name"], size_wh=size_wh))
-    named: dict[Id, str] = {}
-    for image in images:
-        if named.setdefault(image.image_id, image.file_name) != image.file_name:
-            wrong.append(f"image id {image.image_id!r} is both {named[image.image_id]} and {image.file_name}")
-    _refuse(path, wrong, "give every image its own id and a file_name")
-    return tuple(images)
+            self.ids.append(entry["id"])
+            self.names.append(entry["file_name"])
+            self.sizes_wh.append(_size(entry.get("width"), entry.get("height")))
+
+    def check(self) -> None:
+        """Raises DataError if an entry cannot be read, or one id stands for two files."""
+        named: dict[Id, str] = {}
+        for number, name in zip(self.ids, self.names, strict=True):
+            if named.setdefault(number, name) != name:
+                self.wrong.append(f"image id {number!r} is both {named[number]} and {name}")
+        _refuse(self.path, self.wrong, "give every image its own id and a file_name")
 
 
 def _size(width: Any, height: Any) -> tuple[int, int] | None:
@@ -160,33 +225,58 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _annotations(entries: list[Any], path: Path) -> tuple[tuple[AnnotationEntry, ...], tuple[str, ...]]:
-    """The annotations, an entry that is there twice word for word only once, and the names of repeated ids."""
-    annotations: list[AnnotationEntry] = []
+def _add_annotations(into: Annotations, piece: Piece) -> list[str]:
+    """Add the annotations of a piece; what is wrong with those that cannot be read."""
+    try:
+        usual = _ANNOTATIONS.decode(piece.text)
+    except msgspec.MsgspecError:
+        return _add_one_by_one(into, piece.parse())
+    numbers = np.fromiter(chain.from_iterable(entry.bbox for entry in usual), np.float64, 4 * len(usual))
+    into.add(
+        [entry.id for entry in usual],
+        [entry.image_id for entry in usual],
+        [entry.category_id for entry in usual],
+        numbers.reshape(-1, 4),
+        [entry.iscrowd in _SET for entry in usual],
+        [entry.ignore in _SET for entry in usual],
+    )
+    into.num_entries += len(usual)
+    return []
+
+
+def _add_one_by_one(into: Annotations, entries: list[Any]) -> list[str]:
     wrong: list[str] = []
-    repeated: list[str] = []
-    seen: dict[Id, list[Any]] = {}
-    for place, entry in enumerate(entries):
-        has_id = _is_object(entry) and _is_id(entry.get("id"))
+    rows: list[dict[str, Any]] = []
+    boxes: list[tuple[float, ...]] = []
+    for place, entry in enumerate(entries, start=into.num_entries):
+        has_id = isinstance(entry, dict) and _is_id(entry.get("id"))
         called = f"annotation {entry['id']!r}" if has_id else f"annotations[{place}]"
-        problem = _problem(entry)
-        if problem:
+        if problem := _problem(entry):
             wrong.append(f"{called} {problem}")
             continue
-        if has_id:
-            earlier = seen.setdefault(entry["id"], [])
-            if earlier:
-                repeated.append(called)
-            if entry in earlier:
+        xywh = tuple(float(value) for value in entry.get("bbox") or ())
+        if not xywh:
+            xywh = _hull_xywh(entry["segmentation"])
+            if not xywh:
+                into.mask_only.append((entry["image_id"], called))
                 continue
-            earlier.append(entry)
-        annotations.append(_annotation(entry, called))
-    _refuse(path, wrong, "mend or remove these annotations; bbox is x, y, width, height in pixels")
-    return tuple(annotations), tuple(repeated)
+            into.from_polygon.append(into.num_rows + len(rows))
+        rows.append(entry)
+        boxes.append(xywh)
+    into.num_entries += len(entries)
+    into.add(
+        [entry["id"] if _is_id(entry.get("id")) else None for entry in rows],
+        [entry["image_id"] for entry in rows],
+        [entry["category_id"] for entry in rows],
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        [entry.get("iscrowd") in _SET for entry in rows],
+        [entry.get("ignore") in _SET for entry in rows],
+    )
+    return wrong
 
 
 def _problem(entry: Any) -> str:
-    if not _is_object(entry):
+    if not isinstance(entry, dict):
         return "is no object"
     for key in ("image_id", "category_id"):
         if not _is_id(entry.get(key)):
@@ -197,22 +287,6 @@ def _problem(entry: Any) -> str:
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
         return f"has the bbox {str(bbox)[:60]}"
     return ""
-
-
-def _annotation(entry: dict[str, Any], called: str) -> AnnotationEntry:
-    xywh = tuple(float(value) for value in entry.get("bbox") or ())
-    from_polygon = not xywh
-    if from_polygon:
-        xywh = _hull_xywh(entry["segmentation"])
-    return AnnotationEntry(
-        called=called,
-        image_id=entry["image_id"],
-        category_id=entry["category_id"],
-        xywh=(xywh[0], xywh[1], xywh[2], xywh[3]) if xywh else None,
-        from_polygon=from_polygon,
-        crowd=entry.get("iscrowd") in _SET,
-        ignore=entry.get("ignore") in _SET,
-    )
 
 
 def _hull_xywh(segmentation: Any) -> tuple[float, ...]:

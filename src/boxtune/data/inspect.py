@@ -15,7 +15,8 @@ from jaxtyping import Float
 from boxtune.boxes import box_areas
 from boxtune.data.broken import leave_out_broken
 from boxtune.data.formats import read_dataset
-from boxtune.data.sample import Dataset, Sample
+from boxtune.data.sample import Dataset
+from boxtune.data.table import SampleTable, as_table
 from boxtune.errors import Finding, Level, name_some
 
 _WIDTH = 100
@@ -133,15 +134,19 @@ def inspect_path(
 
 def inspect_dataset(dataset: Dataset) -> Inspection:
     """The data set in numbers, with the findings of reading it and those about its classes. Opens no image."""
-    splits = {split: _count(samples) for split, samples in dataset.splits.items()}
-    labels = {
-        split: Counter(label for sample in samples for label in sample.targets.labels)
-        for split, samples in dataset.splits.items()
-    }
-    class_counts = {name: {split: labels[split][name] for split in splits} for name in dataset.classes}
-    everything = [sample for samples in dataset.splits.values() for sample in samples]
-    areas = np.concatenate([np.zeros(0), *(box_areas(sample.targets.xyxy_px) for sample in everything)])
-    images = [sample.size_wh[0] * sample.size_wh[1] for sample in everything for _ in sample.targets.labels]
+    tables = {split: as_table(samples) for split, samples in dataset.splits.items()}
+    splits = {split: _count(table) for split, table in tables.items()}
+    class_counts = _class_counts(dataset.classes, tables)
+    areas = np.concatenate([np.zeros(0), *(box_areas(one.xyxy_px[one.targets]) for one in tables.values())])
+    shares = np.concatenate(
+        [
+            np.zeros(0),
+            *(
+                box_areas(one.xyxy_px[one.targets]) / one.sizes_wh.prod(axis=1)[one.owners[one.targets]]
+                for one in tables.values()
+            ),
+        ]
+    )
     return Inspection(
         path=str(dataset.path),
         format=dataset.format,
@@ -149,7 +154,7 @@ def inspect_dataset(dataset: Dataset) -> Inspection:
         splits=splits,
         class_counts=class_counts,
         side_px=_spread(np.sqrt(areas)) if len(areas) else None,
-        image_share=_spread(areas / np.array(images, dtype=np.float64)) if len(areas) else None,
+        image_share=_spread(shares) if len(areas) else None,
         findings=(*dataset.findings, *check_classes(class_counts, list(splits))),
     )
 
@@ -171,17 +176,28 @@ def check_classes(class_counts: Mapping[str, Mapping[str, int]], splits: Sequenc
     return findings
 
 
-def _count(samples: Sequence[Sample]) -> SplitCounts:
-    found = [int((~(sample.crowd | sample.ignore)).sum()) for sample in samples]
+def _count(table: SampleTable) -> SplitCounts:
+    found = np.bincount(table.owners[table.targets], minlength=len(table))
+    sizes, counts = np.unique(table.sizes_wh, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
     return SplitCounts(
-        images=len(samples),
-        boxes=sum(found),
-        negatives=found.count(0),
-        crowd=sum(int(sample.crowd.sum()) for sample in samples),
-        ignored=sum(int((sample.ignore & ~sample.crowd).sum()) for sample in samples),
-        boxes_per_image=(min(found), float(np.median(found)), max(found)) if found else (0, 0.0, 0),
-        image_sizes=tuple(Counter(sample.size_wh for sample in samples).most_common()),
+        images=len(table),
+        boxes=int(found.sum()),
+        negatives=int((found == 0).sum()),
+        crowd=int(table.crowd.sum()),
+        ignored=int((table.ignore & ~table.crowd).sum()),
+        boxes_per_image=(int(found.min()), float(np.median(found)), int(found.max())) if len(found) else (0, 0.0, 0),
+        image_sizes=tuple(((int(w), int(h)), int(n)) for (w, h), n in zip(sizes[order], counts[order], strict=True)),
     )
+
+
+def _class_counts(classes: Sequence[str], tables: Mapping[str, SampleTable]) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {name: dict.fromkeys(tables, 0) for name in classes}
+    for split, table in tables.items():
+        for code, count in enumerate(np.bincount(table.codes[table.targets], minlength=len(table.names)).tolist()):
+            if table.names[code] in counts:
+                counts[table.names[code]][split] += count
+    return counts
 
 
 def _spread(values: Float[np.ndarray, " n"]) -> Spread:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from boxtune.errors import DataError, name_some
 
@@ -85,8 +86,8 @@ class Found:
     `by_bare_name` says that the folders in its name in the annotations are not there and were left aside.
     """
 
-    path: Path
-    folder: Path
+    path: str
+    folder: str
     by_bare_name: bool = False
 
 
@@ -94,46 +95,49 @@ class ImageFinder:
     """Finds the files that an annotation file names, in several folders, each of which is listed only once.
 
     Names match exactly or after Unicode composition (a zip made on a Mac decomposes its umlauts); sub-folders,
-    `..` and absolute paths are followed; a back-slash parts folders where no file has one in its name.
+    `..` and absolute paths are followed; a back-slash parts folders where no file has one in its name. Paths are
+    plain text here: a million Path objects take longer to make than everything else.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = tuple(folders)
-        self._listings: dict[Path, dict[str, str]] = {}
+        self._roots = [str(folder) for folder in folders]
+        self._listings: dict[str, dict[str, str]] = {}
 
     def find(self, file_name: str) -> Found | None:
         """The file, or None if it is in none of the folders."""
-        for name in dict.fromkeys((file_name, file_name.replace("\\", "/"))):
-            if PurePosixPath(name).is_absolute() and Path(name).is_file():
-                return Found(path=Path(name), folder=Path(name).parent)
-            for found in self._everywhere(PurePosixPath(name).parts):
+        for name in (file_name,) if "\\" not in file_name else (file_name, file_name.replace("\\", "/")):
+            if name.startswith("/") and os.path.isfile(name):
+                return Found(path=name, folder=os.path.dirname(name))
+            found = self._anywhere([part for part in name.split("/") if part not in ("", ".")])
+            if found is not None:
                 return found
-        bare = PurePosixPath(file_name.replace("\\", "/")).name
-        for found in self._everywhere((bare,)):
-            return replace(found, by_bare_name=True)
-        return None
+        bare = file_name.replace("\\", "/").rpartition("/")[2]
+        found = self._anywhere([bare]) if bare else None
+        return None if found is None else replace(found, by_bare_name=True)
 
-    def _everywhere(self, parts: tuple[str, ...]) -> Iterator[Found]:
-        for folder in self.folders:
-            path: Path | None = folder
+    def _anywhere(self, parts: Sequence[str]) -> Found | None:
+        for root in self._roots:
+            path: str | None = root
             for part in parts:
                 path = self._step(path, part) if path is not None else None
-            if path is not None and path != folder:
-                yield Found(path=path, folder=folder)
+            if path is not None and path != root:
+                return Found(path=path, folder=root)
+        return None
 
-    def _step(self, folder: Path, part: str) -> Path | None:
+    def _step(self, folder: str, part: str) -> str | None:
         if part == "..":
-            return folder.parent
-        listing = self._listing(folder)
+            return os.path.dirname(folder)
+        listing = self._listings.get(folder) or self._list(folder)
         actual = listing.get(part) or listing.get(_composed(part))
-        return folder / actual if actual else None
+        return os.path.join(folder, actual) if actual else None
 
-    def _listing(self, folder: Path) -> dict[str, str]:
-        if folder not in self._listings:
-            names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-            # Exact names go in last, so that they win where both spellings of a name are on the disk.
-            self._listings[folder] = {_composed(name): name for name in names} | {name: name for name in names}
-        return self._listings[folder]
+    def _list(self, folder: str) -> dict[str, str]:
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        # Exact names go in last, so that they win where both spellings of a name are on the disk.
+        listing = {_composed(name): name for name in names} | {name: name for name in names}
+        self._listings[folder] = listing
+        return listing
 
 
 def _composed(name: str) -> str:
@@ -147,13 +151,8 @@ def name_unread(path: Path, read: Iterable[Path]) -> str:
     """
     if not path.is_dir():
         return ""
-    taken = set(read)
-    files = [
-        file
-        for depth in ("*", "*/*", "*/*/*")
-        for file in sorted(entry for entry in path.glob(depth) if _is_annotation(entry) and entry not in taken)
-        if not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+    taken = {str(file) for file in read}
+    files = [Path(file) for file in _annotations_in(str(path), 2) if file not in taken]
     counts = Counter((file.parent, file.suffix.lower()) for file in files)
     rows: dict[str, None] = {}
     for file in files:
@@ -165,9 +164,18 @@ def name_unread(path: Path, read: Iterable[Path]) -> str:
     return name_some(rows, limit=5)
 
 
-def _is_annotation(file: Path) -> bool:
-    in_labels = any(part.lower() == "labels" for part in file.parts[-3:-1])
-    return file.suffix.lower() in _ANNOTATION_SUFFIXES or (file.suffix.lower() == ".txt" and in_labels)
+def _annotations_in(folder: str, levels: int) -> Iterator[str]:
+    """Files that look like annotations, those of the folder itself before those of its folders."""
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    in_labels = any(part.lower() == "labels" for part in folder.split(os.sep)[-2:])
+    suffixes = (*_ANNOTATION_SUFFIXES, ".txt") if in_labels else _ANNOTATION_SUFFIXES
+    for entry in found:
+        if entry.name.lower().endswith(suffixes) and not entry.name.startswith(".") and entry.is_file():
+            yield entry.path
+    for entry in found:
+        if levels and "." not in entry.name[:1] and entry.is_dir():
+            yield from _annotations_in(entry.path, levels - 1)
 
 
 def name_contents(path: Path) -> str:

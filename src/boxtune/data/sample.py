@@ -20,6 +20,9 @@ class Sample:
     `image` is the file; `image_id` is unique within the split and names the image in predictions (COCO's own id
     where there is one); `size_wh` the size in pixels after the EXIF turn, as the annotation declares it; `boxes`
     the truth in that frame. `crowd` and `ignore` mark boxes that are neither trained on nor counted as missed.
+
+    With a `window` (x1, y1, x2, y2 in pixels of the upright image) the sample is that tile of the image alone:
+    `size_wh` and `boxes` are then in the tile's own frame.
     """
 
     image: Path
@@ -28,6 +31,7 @@ class Sample:
     boxes: Boxes
     crowd: Bool[np.ndarray, " n"]
     ignore: Bool[np.ndarray, " n"]
+    window: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("crowd", "ignore"):

@@ -15,6 +15,7 @@ from PIL.Image import Resampling
 
 from boxtune.data.images import open_image
 from boxtune.data.sample import Dataset, Sample
+from boxtune.data.table import take_samples
 from boxtune.errors import ConfigError, DataError, Finding, name_some
 
 HASH_SIDE = 16
@@ -64,8 +65,8 @@ def require_validation(dataset: Dataset, *, seed: int, share: float = 0.1) -> Da
         )
     drawn, finding = _draw(dataset, train, seed, share)
     splits = {
-        "train": [sample for i, sample in enumerate(train) if i not in drawn],
-        "valid": [sample for i, sample in enumerate(train) if i in drawn],
+        "train": take_samples(train, [i for i in range(len(train)) if i not in drawn]),
+        "valid": take_samples(train, sorted(drawn)),
     }
     others = {split: samples for split, samples in dataset.splits.items() if split not in splits}
     return dataset.with_splits({**splits, **others}, finding)
