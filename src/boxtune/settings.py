@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
+import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 NOTHING = ("", "none", "null")
@@ -32,8 +33,12 @@ class Section(BaseModel):
         kinds = _kinds(annotation)
         if is_group(annotation):
             return value
+        if isinstance(value, str) and dict in kinds and value.lstrip().startswith("{"):
+            value = _read_mapping(value)
         if isinstance(value, Mapping):
-            raise ValueError("one value belongs here, not a group of settings")
+            if dict not in kinds:
+                raise ValueError("one value belongs here, not a group of settings")
+            return dict(value)
         if isinstance(value, Path):
             return str(value)
         if isinstance(value, bool) and "on" in kinds:  # what YAML 1.1 makes of on and off
@@ -45,6 +50,15 @@ class Section(BaseModel):
             return tuple(part for part in parts if part.lower() not in NOTHING)
         unset = isinstance(value, str) and NoneType in kinds and value.lower() in (("",) if str in kinds else NOTHING)
         return None if unset else value
+
+
+def _read_mapping(text: str) -> Any:
+    """A mapping written on the command line, such as `{kitten: cat, cat: cat}`; names stay text even if YAML knows
+    them as numbers."""
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise ValueError("a mapping is written {name: value, other: value}") from error
 
 
 def is_group(annotation: Any) -> bool:
@@ -81,8 +95,9 @@ Tracker = Literal[
 """The trackers that transformers has a callback for; a test compares them."""
 
 
-Change = Literal["flip", "turn", "crop", "colour"]
+Change = Literal["flip", "turn", "crop", "scale", "colour", "blur", "jpeg", "mosaic"]
 """What can be done to training images; data/augment.py says how."""
+Tower = Literal["language", "projector", "vision"]
 
 
 class DataSettings(Section):
@@ -91,16 +106,34 @@ class DataSettings(Section):
     path: DataPath = Field(description="folder or annotation file")
     format: str = Field("auto", description="auto, or the name of a reader")
     images: FolderPath | None = Field(None, description="folder of the images, where the annotations do not lead to it")
+    boxes: str | None = Field(None, description="how four numbers are meant where the format leaves it open: xywh_px")
+    frame: Literal["auto", "upright", "stored"] = Field(
+        "auto", description="boxes are drawn after or before EXIF turns"
+    )
     limit: Count | None = Field(None, description="use the first n images of each split only")
     split: Literal["valid", "test"] = Field("valid", description="the split that is scored")
-    augment: tuple[Change, ...] = Field((), description="change training images anew each epoch: flip turn crop colour")
+    classes: tuple[str, ...] | dict[str, str] | None = Field(
+        None, description="names to keep, or {old: new} to rename and merge; others are left out"
+    )
+    descriptions: dict[str, str] = Field({}, description="{class: what it is, in words for the prompt}")
+    tile: Annotated[int, Field(ge=64)] | None = Field(None, description="cut images into tiles of this side in pixels")
+    tile_overlap: Share = Field(0.2, description="share of a tile's side that neighbours have in common")
+    augment: tuple[Change, ...] = Field(
+        (), description="change training images anew each epoch: flip turn crop scale colour blur jpeg mosaic"
+    )
     subset: Share = Field(0.0, description="share of training images asked for some of the classes only")
+    absent: Share = Field(0.0, description="share of training images asked for classes that they do not show")
+    negatives: Share | None = Field(None, description="share of training images without boxes; None: as they are")
+    mix: FolderPath | None = Field(None, description="JSONL of other conversations to train on as well")
+    mix_share: Share = Field(0.1, description="share of training samples that come from data.mix")
 
 
 class AdapterSettings(Section):
     """What is trained: LoRA on the linear layers of one or more towers."""
 
-    recipe: Literal["language", "vision", "joint"] | None = Field(None, description="the towers that get an adapter")
+    recipe: Literal["language", "vision", "joint", "two_stage", "full_vision", "full"] | None = Field(
+        None, description="the towers that get an adapter, or are trained in full"
+    )
     target: Literal["all", "attention", "mlp"] = Field("all", description="which linear layers of a tower")
     r: Count | None = Field(None, description="LoRA rank")
     alpha: Annotated[float, Field(ge=0)] | None = Field(None, description="LoRA alpha")
@@ -112,7 +145,9 @@ class TrainSettings(Section):
 
     epochs: Positive | None = Field(None, description="passes over the training split")
     hours: Positive | None = Field(None, description="stop with a checkpoint and scores after")
-    learning_rate: Positive | None = Field(None, description="peak learning rate")
+    learning_rate: Positive | dict[Tower, Positive] | None = Field(
+        None, description="peak learning rate, or {language: 1e-4, vision: 1e-5}"
+    )
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="of the learning rate")
     warmup_share: Share = Field(0.03, description="share of the steps that warm up")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW weight decay")
@@ -167,6 +202,7 @@ class Settings(Section):
     """Everything one run is asked to do."""
 
     model: ModelRef
+    family: str | None = Field(None, description="box grammar for a model of no known family: json1000")
     name: str | None = Field(None, description="the run's name; None: made of data and model")
     runs: str = Field("runs", description="folder in which the run's own folder is made")
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
