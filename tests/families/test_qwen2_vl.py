@@ -123,7 +123,7 @@ def test_garbage_never_raises_and_never_invents(parts: list[str], ended: bool) -
 
 
 def test_prompt_holds_classes_and_image() -> None:
-    prompt = QWEN2_VL.prompt(["cat", "dog"], 3)
+    prompt = QWEN2_VL.prompt(["cat", "dog"], QWEN2_VL.image_token * 3)
     assert prompt.count("<|image_pad|>") == 3
     assert "cat, dog" in prompt
     assert prompt.endswith("<|im_start|>assistant\n")

@@ -74,6 +74,22 @@ def open_image(
         return _decode(file, called)
 
 
+def open_window(path: Path, window: tuple[int, int, int, int]) -> Image.Image:
+    """That part of an image file, x1, y1, x2, y2 in pixels of the upright picture; all of it is decoded for that.
+
+    Raises DataError as `open_image` does, and where the window does not lie inside the picture.
+    """
+    image = open_image(path)
+    left, top, right, bottom = window
+    if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
+        raise DataError(
+            f"the tile {window} does not lie inside the image of {image.width} x {image.height}",
+            where=str(path),
+            fix="annotate the image as it is, or put back the image that was annotated",
+        )
+    return image.crop(window)
+
+
 def read_size(path: Path | str) -> tuple[int, int]:
     """Width and height in pixels after the EXIF turn, from the file's header; no pixel is decoded.
 

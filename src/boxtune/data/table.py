@@ -21,7 +21,8 @@ class SampleTable(Sequence[Sample]):
     Of `n` images with `m` boxes in all: `files` the image files, `image_ids`, `sizes_wh` in upright pixels; the boxes
     of image `i` are rows `starts[i]` to `starts[i + 1]` of `xyxy_px` (pixels of the upright original), `codes` (places
     in `names`), `crowd` and `ignore`. `relative` says that the boxes were annotated as shares of the image, so that
-    another true size moves them along instead of making them wrong.
+    another true size moves them along instead of making them wrong. `measured` marks the images whose size was read
+    from their file, since no annotation declares it (None: not one): such a size tells nothing of the boxes' frame.
     """
 
     files: Sequence[str]
@@ -34,6 +35,7 @@ class SampleTable(Sequence[Sample]):
     crowd: Bool[np.ndarray, " m"]
     ignore: Bool[np.ndarray, " m"]
     relative: bool = field(default=False)
+    measured: Bool[np.ndarray, " n"] | None = field(default=None)
 
     def __post_init__(self) -> None:
         n, m = len(self.files), len(self.xyxy_px)
@@ -93,6 +95,7 @@ class SampleTable(Sequence[Sample]):
             crowd=self.crowd[rows],
             ignore=self.ignore[rows],
             relative=self.relative,
+            measured=None if self.measured is None else self.measured[at],
         )
 
 
@@ -100,6 +103,8 @@ def as_table(samples: Sequence[Sample]) -> SampleTable:
     """The samples as columns; a table is given back as it is."""
     if isinstance(samples, SampleTable):
         return samples
+    if any(sample.window is not None for sample in samples):
+        raise ValueError("a table holds whole images, no tiles of them")
     names = tuple(dict.fromkeys(label for sample in samples for label in sample.boxes.labels))
     code = {name: place for place, name in enumerate(names)}
     nothing: list[Bool[np.ndarray, " n"]] = [np.zeros(0, dtype=bool)]
@@ -117,5 +122,6 @@ def as_table(samples: Sequence[Sample]) -> SampleTable:
 
 
 def take_samples(samples: Sequence[Sample], places: Sequence[int]) -> Sequence[Sample]:
-    """The samples at these places; of a table it stays a table."""
-    return samples.take(places) if isinstance(samples, SampleTable) else [samples[i] for i in places]
+    """The samples at these places; what has a `take` of its own stays what it is."""
+    take = getattr(samples, "take", None)
+    return take(places) if take is not None else [samples[i] for i in places]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from boxtune.boxes import Boxes
 
@@ -70,12 +70,43 @@ class Defaults:
         return {f"{group}.{leaf}": getattr(self, leaf) for group, leaves in groups.items() for leaf in leaves}
 
 
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What people are told of a family by `boxtune families`, one line each.
+
+    `grammar` is the answer for one box, `coordinates` its range and frame, `rounding` how a corner becomes a number,
+    `resize` what the processor makes of an image, `source` where all of it is published.
+    """
+
+    title: str
+    grammar: str
+    coordinates: str
+    rounding: str
+    resize: str
+    source: str
+
+
+def describe(classes: Sequence[str], descriptions: Mapping[str, str], marks: tuple[str, str] = ("", "")) -> list[str]:
+    """Each class as a prompt names it: the name, and what is said of it in brackets behind, "cat (a small animal)".
+
+    The name stands first and unchanged, since the answer must repeat it letter by letter; brackets, since people put
+    an explanation so in every language that these models read. `marks` stand around the name alone.
+    """
+    marked = {name: name.join(marks) for name in classes}
+    return [f"{marked[name]} ({descriptions[name]})" if descriptions.get(name) else marked[name] for name in classes]
+
+
 class Family(Protocol):
     """One model family. Text, patterns and plain arithmetic only: no torch, no processor objects."""
 
     @property
     def name(self) -> str:
         """Key in the registry, such as `qwen2_vl`."""
+        ...
+
+    @property
+    def about(self) -> About:
+        """What people are told of it."""
         ...
 
     @property
@@ -90,12 +121,36 @@ class Family(Protocol):
 
     @property
     def image_token(self) -> str:
-        """The token that stands once for every visual token."""
+        """The text that a prompt holds where the image goes: once for a processor that expands it, else repeated."""
+        ...
+
+    @property
+    def visual_token(self) -> str:
+        """The token that is repeated inside `image_text`, once for each vector of the image."""
         ...
 
     @property
     def end_of_turn(self) -> str:
         """The token that ends an answer; it is supervised."""
+        ...
+
+    @property
+    def loss(self) -> Literal["language", "model"]:
+        """`language`: shifted cross entropy on a decoder's logits, as TRL computes it; `model`: the model's own."""
+        ...
+
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether the prompt goes into an encoder and the answer alone into the decoder."""
+        ...
+
+    @property
+    def knows_processor(self) -> bool:
+        """Whether `seen_wh`, `num_image_tokens` and `image_text` tell what the processor does.
+
+        False for a model of no known family: there the seen size is the original one, and the text is not known before
+        the processor made it.
+        """
         ...
 
     @property
@@ -116,16 +171,43 @@ class Family(Protocol):
         """Settings for models of this family, from published recipes."""
         ...
 
+    def defaults_for(self, config: Mapping[str, Any]) -> Defaults:
+        """Settings for the model of that `config.json`: `defaults`, but for what its size decides."""
+        ...
+
     def seen_wh(self, original_wh: tuple[int, int], min_pixels: int, max_pixels: int) -> tuple[int, int]:
-        """The size the processor resizes an image of `original_wh` to. Raises ValueError if it refuses it."""
+        """The size the processor resizes an image of `original_wh` to. Raises ValueError if it refuses it.
+
+        Padding does not count, a second, smaller view of the image neither: boxes are told in the image itself.
+        """
         ...
 
-    def num_image_tokens(self, seen_wh: tuple[int, int]) -> int:
-        """Visual tokens of an image of that seen size."""
+    def num_image_tokens(self, original_wh: tuple[int, int], min_pixels: int, max_pixels: int) -> int:
+        """How often `visual_token` stands in the prompt for an image of `original_wh` under that budget."""
         ...
 
-    def prompt(self, classes: Sequence[str], num_image_tokens: int) -> str:
-        """Everything before the answer, special tokens included, ready for the tokenizer."""
+    def image_text(self, original_wh: tuple[int, int], min_pixels: int, max_pixels: int) -> str:
+        """What the family's processor puts into the prompt in place of `image_token` for such an image."""
+        ...
+
+    def image_settings(self, min_pixels: int, max_pixels: int) -> dict[str, Any]:
+        """Settings of the family's image processor under which it keeps to the budget as `seen_wh` does."""
+        ...
+
+    def prompt(self, classes: Sequence[str], image: str, descriptions: Mapping[str, str] = ...) -> str:
+        """Everything before the answer, special tokens included, ready for processor or tokenizer.
+
+        `image` stands for the image: `image_text`, or `image_token` for a processor that expands it, "" for lengths.
+        A tokenizer must add nothing of its own to the text.
+        `descriptions` explain some of the classes in words.
+        """
+        ...
+
+    def bin_px(self, frame: Frame) -> tuple[float, float]:
+        """Width and height of one step of the grammar's numbers, in pixels of the upright original.
+
+        A corner moves by half of it at most between `encode` and `decode`; a side that is thinner is made one step.
+        """
         ...
 
     def encode(self, boxes: Boxes, frame: Frame, classes: Sequence[str]) -> str:
@@ -136,6 +218,6 @@ class Family(Protocol):
         """The boxes an answer holds. Never raises on any text; `ended` is False if the end of turn is missing."""
         ...
 
-    def check_classes(self, classes: Sequence[str]) -> list[str]:
-        """For each class name that the grammar cannot carry, a sentence that says why."""
+    def check_classes(self, classes: Sequence[str], descriptions: Mapping[str, str] = ...) -> list[str]:
+        """For each class name or description that the grammar cannot carry, a sentence that says why."""
         ...

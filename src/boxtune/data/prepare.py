@@ -1,0 +1,50 @@
+"""Settings -> a data set that can be trained on: read, upright, classes chosen, split, cut into tiles, limited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from boxtune.data.ask import check_negatives, has_targets
+from boxtune.data.augment_geometry import LEAST_VISIBLE
+from boxtune.data.broken import leave_out_broken
+from boxtune.data.classes import require_descriptions, select_classes
+from boxtune.data.formats import read_dataset
+from boxtune.data.sample import Dataset
+from boxtune.data.split import limit_split, require_validation
+from boxtune.data.tiles import Tiling, tile_dataset
+from boxtune.errors import DataError
+from boxtune.settings import DataSettings
+
+
+def prepare_data(data: DataSettings, *, seed: int) -> Dataset:
+    """The data set with sound splits, as the settings ask for it.
+
+    `train` is learned from, `valid` chooses the best adapter, and `data.split` (one of `valid`, `test`) is scored. The
+    order matters: broken images go before the split, so that it does not depend on them; classes before it too, since
+    what is left shows whether there is anything to learn; tiles after it, so that those of one image stay together.
+    Raises DataError where a split has no box, ConfigError where a setting does not fit the data.
+    """
+    images = None if data.images is None else Path(data.images)
+    dataset = read_dataset(data.path, format=data.format, images=images, boxes=data.boxes)
+    dataset = leave_out_broken(dataset, frame=data.frame)
+    if data.classes:
+        dataset = select_classes(dataset, data.classes)
+    require_descriptions(data.descriptions, dataset.classes)
+    dataset = require_validation(dataset, seed=seed)
+    if data.split not in dataset.splits:
+        raise DataError(f"there is no split {data.split!r}", where=str(dataset.path), fix="leave data.split away")
+    names = dict.fromkeys(("train", "valid", data.split))
+    dataset = dataset.with_splits({name: limit_split(dataset.splits[name], data.limit) for name in names})
+    if data.tile is not None:
+        tiling = Tiling(size=data.tile, overlap=data.tile_overlap, min_visible=LEAST_VISIBLE)
+        # Empty tiles are thinned by each epoch anew (`Epochs`), not once and for all.
+        dataset = tile_dataset(dataset, tiling, negatives=None, seed=seed)
+    for name, samples in dataset.splits.items():
+        if not has_targets(samples).any():
+            raise DataError(
+                f"not one image of the split {name!r} has a box",
+                where=str(dataset.path),
+                fix="there is nothing to learn or to measure; check the annotations with: boxtune inspect DATA",
+            )
+    remarks = check_negatives(has_targets(dataset.splits["train"]), data.negatives)
+    return dataset.with_splits(dataset.splits, *remarks)
