@@ -36,6 +36,17 @@ def test_inspect_prints_text_and_json(data: Path, capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out)["format"] == "coco"
 
 
+def test_inspect_sees_with_the_eyes_asked_for(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheets = data.parent / "sheets"
+    words = ["family=paligemma", "max_pixels=200704", "frame=upright", "alike=false", f"out={sheets}"]
+    assert main(["inspect", str(data), *words]) == 0
+    shown = capsys.readouterr()
+    assert "as seen by PaliGemma" in shown.out and "smallest.jpg" in shown.err
+    assert (sheets / "smallest.jpg").is_file()
+    assert main(["inspect", str(data), "headers=false", "--json"]) == 0
+    assert "image.not_opened" in capsys.readouterr().out
+
+
 def broken_json(data: Path) -> list[str]:
     (data / "train" / "_annotations.coco.json").write_text('{"images": [')
     return ["_annotations.coco.json", "JSON"]
@@ -85,6 +96,10 @@ def test_bad_data_is_one_readable_error(data: Path, capsys: pytest.CaptureFixtur
         (["inspect", "DATA", "images=5"], ["image folder 5"]),
         (["inspect", "DATA", "open=perhaps"], ["open cannot be 'perhaps'", "true or false"]),
         (["inspect", "DATA", "format="], ["format cannot be ''"]),
+        (["inspect", "DATA", "family=yolo"], ["no family 'yolo'", "qwen2_vl"]),
+        (["inspect", "DATA", "model=/no/such/model"], ["/no/such/model", "config.json"]),
+        (["inspect", "DATA", "frame=turned"], ["frame cannot be 'turned'", "upright"]),
+        (["inspect", "DATA", "max_pixels=0"], ["max_pixels cannot be '0'", "from 1"]),
         (["predict", "RUN", "DATA", "threshold=high"], ["threshold cannot be 'high'", "from 0 to 1"]),
         (["predict", "RUN", "DATA", "threshold=nan"], ["threshold cannot be 'nan'", "from 0 to 1"]),
         (["predict", "RUN", "DATA", "threshold=1.5"], ["threshold cannot be '1.5'", "from 0 to 1"]),

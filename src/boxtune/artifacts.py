@@ -44,6 +44,7 @@ class RunFolder:
     pictures = _Inside("pictures")
     predictions = _Inside("predictions")
     scores = _Inside("scores.json")
+    general = _Inside("general.json")
 
     @property
     def name(self) -> str:

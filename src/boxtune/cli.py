@@ -29,15 +29,20 @@ def demo(words: list[str], options: Options) -> None:
 
 
 def inspect(words: list[str], options: Options) -> None:
-    """boxtune inspect DATA [format=F] [images=DIR] [open=true] [--json]
+    """boxtune inspect DATA [family=F | model=DIR] [out=DIR] [key=value ...] [--json]
 
-    What is in a data set: format, counts, box sizes, findings. DATA is a folder or an annotation file.
+    What is in a data set: format, counts, box sizes as a model sees them, findings. DATA is a folder or an annotation
+    file. family= or a local model folder say whose eyes it is seen with, min_pixels= and max_pixels= its image budget.
+    out= writes contact sheets. open=true decodes every image, headers=false opens none, alike=true looks for copies
+    among many images. format=, images=, boxes= and frame= (upright or stored) say what reading cannot tell.
     """
     from boxtune.data import inspect_path
 
     _require(words, 1)
-    asked = _only(options, format=_text, images=_text, open=_yes, json=_yes)
-    as_json = asked.pop("json", False)
+    names = dict.fromkeys(("format", "images", "boxes", "family", "model", "out"), _text)
+    flags = dict.fromkeys(("open", "headers", "alike", "json"), _yes)
+    asked = _only(options, **names, **flags, frame=_frame, min_pixels=_count, max_pixels=_count)
+    as_json, out = asked.pop("json", False), asked.pop("out", None)
     inspection = inspect_path(words[0], **asked)
     if as_json:
         import json
@@ -45,6 +50,27 @@ def inspect(words: list[str], options: Options) -> None:
         print(json.dumps(inspection.as_json(), indent=1, ensure_ascii=False))
     else:
         print(inspection.as_text())
+    if out is not None:
+        from boxtune.report import write_sheets
+
+        sheets = write_sheets(Path(out), inspection)
+        print(f"contact sheets in {out}: {', '.join(sheet.name for sheet in sheets)}", file=sys.stderr)
+
+
+def convert(words: list[str], options: Options) -> None:
+    """boxtune convert SRC DST --to coco|yolo|voc|jsonl [format=F] [link=true]
+
+    The data set SRC, images and all, written to the new folder DST in another format. format=, images=, boxes= and
+    frame= (upright or stored) say how SRC is to be read; without --to, format= is what is written. Images are copied,
+    or hard links with link=true; those that EXIF turns are written upright. What cannot be kept is said.
+    """
+    from boxtune.data.convert import convert as convert_data
+
+    _require(words, 2)
+    asked = _only(options, to=_text, format=_text, images=_text, boxes=_text, frame=_frame, link=_yes)
+    if "to" not in asked:
+        asked["to"] = asked.pop("format", "")
+    print(convert_data(words[0], words[1], **asked).as_text())
 
 
 def train(words: list[str], options: Options) -> None:
@@ -68,6 +94,18 @@ def predict(words: list[str], options: Options) -> None:
 
     _require(words, 2)
     run_predict(words[0], words[1], **_only(options, out=_text, threshold=_share))
+
+
+def families(words: list[str], options: Options) -> None:
+    """boxtune families
+
+    The model families: prompt, grammar, numbers, resize rule, defaults, and where each is published.
+    """
+    from boxtune.families.listing import list_families
+
+    _require(words, 0)
+    _only(options)
+    print(list_families())
 
 
 def doctor(words: list[str], options: Options) -> int:
@@ -100,8 +138,10 @@ def doctor(words: list[str], options: Options) -> int:
 VERBS: dict[str, Callable[[list[str], Options], int | None]] = {
     "demo": demo,
     "inspect": inspect,
+    "convert": convert,
     "train": train,
     "predict": predict,
+    "families": families,
     "doctor": doctor,
 }
 VERBATIM = ("doctor",)
@@ -160,6 +200,18 @@ def _yes(text: str) -> bool:
     if text.lower() not in ("true", "yes", "1", "false", "no", "0"):
         raise ValueError("true or false")
     return text.lower() in ("true", "yes", "1")
+
+
+def _frame(text: str) -> str:
+    if text not in ("auto", "upright", "stored"):
+        raise ValueError("auto, upright or stored")
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise ValueError("a whole number from 1")
+    return int(text)
 
 
 def _share(text: str) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from boxtune.artifacts import RunFolder, write_json, write_text
 from boxtune.config import Resolved
 from boxtune.data import MAX_LEFT_OUT, Dataset, Sample, write_split
-from boxtune.errors import DataError, Finding, NotLearningError, UndecidedError, name_some
+from boxtune.errors import DataError, Finding, Level, NotLearningError, UndecidedError, name_some
 from boxtune.settings import GuardSettings
 
 if TYPE_CHECKING:
@@ -90,6 +90,15 @@ class Journal:
         self.verdict = verdict.as_json()
         write_json(self.folder.verdict, self.verdict)
         self.say("", self.ledger.as_text(), "", f"verdict: {verdict}")
+
+    def compared(self, same: bool) -> None:
+        """Note whether the saved adapter, loaded afresh, gives the trained model's logits."""
+        seen = "the saved adapter, loaded afresh, gives " + (
+            "the trained model's logits bit for bit" if same else "other logits than the trained model"
+        )
+        fix = "" if same else "do not use this adapter; the scores below are those of what was saved"
+        level: Level = "ok" if same else "fail"
+        self.note(Finding(check="reload.logits", level=level, seen=seen, where=str(self.folder.adapter), fix=fix))
 
     def end(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """Close the record: the verdict with the comparison of base and tuned beside it."""

@@ -19,13 +19,16 @@ from boxtune.config import read_settings
 from boxtune.data import (
     Dataset,
     Sample,
+    Target,
+    build_epochs,
+    build_samples,
+    build_tiling,
     inspect_dataset,
-    leave_out_broken,
     limit_split,
-    read_dataset,
-    require_validation,
+    prepare_data,
+    read_conversations,
 )
-from boxtune.errors import DataError, Finding, NotLearningError
+from boxtune.errors import DataError, NotLearningError
 from boxtune.journal import Journal
 from boxtune.measure import Prediction, cache_key, cached_predictions, coco_results, compare, score_predictions
 from boxtune.report import score_table, write_gallery
@@ -69,18 +72,21 @@ def train(recipe: str | Path | None = None, /, **settings: Any) -> Run:
     from boxtune.finetune.callbacks import StopInTime
 
     asked = read_settings(None if recipe is None else Path(recipe), settings)
-    dataset = prepare_data(asked.settings)
-    source = find_source(asked.settings.model)
+    whole = prepare_data(asked.settings.data, seed=asked.settings.seed)
+    source = find_source(asked.settings.model, asked.settings.family)
     resolved = asked.with_values(*_model_defaults(source))
-    print(resolved.as_yaml(), inspect_dataset(dataset).as_text(), "", sep="\n", flush=True)
+    budget = resolved.settings.image.min_pixels, resolved.settings.image.max_pixels
+    target = Target.of_model(source.family, budget, ref=source.ref, folder=source.folder, config=source.config)
+    print(resolved.as_yaml(), inspect_dataset(whole, target).as_text(), "", sep="\n", flush=True)
 
+    dataset = build_samples(whole, asked.settings.data, seed=asked.settings.seed)
     base, dataset = load_model(source, resolved.settings, dataset)
     card = build_card(base.loaded, base.encoder, base.max_new_tokens)
     # Nothing is written before all input has been found sound.
     folder, checkpoint = open_folder(resolved, bind(dataset.splits, card["base_fingerprint"]))
     journal = Journal(folder, source.family.towers)
     journal.begin(resolved, dataset, read_environment())
-    scored = dataset.splits[resolved.settings.data.split]
+    scored = whole.splits[resolved.settings.data.split]
 
     with StopInTime(resolved.settings.train.hours) as stop:
         untuned = predict_base(base, scored, card, resolved.settings, journal, stop)
@@ -91,41 +97,18 @@ def train(recipe: str | Path | None = None, /, **settings: Any) -> Run:
         return write_scores(dataset.classes, scored, untuned, tuned, resolved.settings, journal)
 
 
-def prepare_data(settings: Settings) -> Dataset:
-    """The data set with sound splits: read, checked for broken images, split, limited.
-
-    `train` is learned from, `valid` chooses the best adapter, and `data.split` (one of `valid`, `test`) is scored.
-    """
-    data = settings.data
-    images = None if data.images is None else Path(data.images)
-    dataset = leave_out_broken(read_dataset(data.path, format=data.format, images=images))
-    dataset = require_validation(dataset, seed=settings.seed)
-    if data.split not in dataset.splits:
-        raise DataError(f"there is no split {data.split!r}", where=str(dataset.path), fix="leave data.split away")
-    names = dict.fromkeys(("train", "valid", data.split))
-    dataset = dataset.with_splits({name: limit_split(dataset.splits[name], data.limit) for name in names})
-    for name, samples in dataset.splits.items():
-        if not any(len(sample.targets) for sample in samples):
-            raise DataError(
-                f"not one image of the split {name!r} has a box",
-                where=str(dataset.path),
-                fix="there is nothing to learn or to measure; check the annotations with: boxtune inspect DATA",
-            )
-    return dataset
-
-
-def find_source(model: str) -> ModelSource:
-    """Where the model lies and what family it is of."""
+def find_source(model: str, family: str | None = None) -> ModelSource:
+    """Where the model lies and what family it is of, or is said to be of."""
     from boxtune.finetune import find_model
     from boxtune.tiny.model import model_folder
 
-    return find_model(model_folder(), ref_as=TINY) if model == TINY else find_model(model)
+    return find_model(model_folder(), ref_as=TINY) if model == TINY else find_model(model, family=family)
 
 
 def _model_defaults(source: ModelSource) -> tuple[dict[str, Any], str]:
     from boxtune.tiny.model import DEFAULTS
 
-    defaults = DEFAULTS if source.ref == TINY else source.family.defaults
+    defaults = DEFAULTS if source.ref == TINY else source.family.defaults_for(source.config)
     return defaults.as_settings(), f"{'model' if source.ref == TINY else 'family'}: {defaults.source}"
 
 
@@ -141,21 +124,26 @@ class Base:
 
 def load_model(source: ModelSource, settings: Settings, dataset: Dataset) -> tuple[Base, Dataset]:
     """The base model with its encoder and adapter plan, and the data set without samples that do not fit it."""
-    from boxtune.finetune import build_encoder, choose_placement, fit_samples, load_base, plan_adapter
+    from boxtune import finetune
 
-    if faults := source.family.check_classes(dataset.classes):
+    data, image = settings.data, settings.image
+    if faults := source.family.check_classes(dataset.classes, data.descriptions):
         raise DataError("; ".join(faults), where=str(dataset.path), fix="rename the class in the annotations")
-    placement = choose_placement(settings.quantization, settings.train.precision)
+    placement = finetune.choose_placement(settings.quantization, settings.train.precision)
     print(*placement.notes, sep="\n", flush=True)
-    assert settings.image.min_pixels and settings.image.max_pixels
-    loaded = load_base(source, placement, min_pixels=settings.image.min_pixels, max_pixels=settings.image.max_pixels)
-    encoder = build_encoder(loaded, dataset.classes)
-    dataset, longest = fit_samples(dataset, encoder, source.max_positions)
+    assert image.min_pixels and image.max_pixels
+    full = finetune.full_towers(settings.adapter.recipe)
+    loaded = finetune.load_base(source, placement, min_pixels=image.min_pixels, max_pixels=image.max_pixels, full=full)
+    encoder = finetune.build_encoder(loaded, dataset.classes, data.descriptions, build_tiling(data))
+    finetune.require_talk(encoder, data)
+    dataset, longest = finetune.fit_samples(dataset, encoder, source.max_positions)
     print(f"longest sample: {longest.prompt} tokens of prompt and image, {longest.answer} of answer", flush=True)
+    plan = finetune.plan_adapter(loaded.model, loaded.source.family, settings.adapter)
+    print("", finetune.targets_table(plan), "", sep="\n", flush=True)
     base = Base(
         loaded=loaded,
         encoder=encoder,
-        plan=plan_adapter(loaded.model, source.family, settings.adapter),
+        plan=plan,
         max_new_tokens=settings.generate.max_new_tokens or longest.max_new_tokens,
     )
     return base, dataset.with_splits(dataset.splits, *loaded.findings)
@@ -240,6 +228,7 @@ def train_adapter(
     """
     from boxtune.finetune import TrainingCollator, build_trainer, logits_digest, put_back, save_adapter
     from boxtune.finetune import callbacks as on
+    from boxtune.finetune.adapters import free_weights
     from boxtune.finetune.checkpoints import cut_metrics, read_metrics
     from boxtune.finetune.encode import without_traceback
     from boxtune.guard import NotLearning, judge, share_moved, snapshot, watch_adapter
@@ -253,16 +242,26 @@ def train_adapter(
 
     valid = limit_split(dataset.splits["valid"], settings.eval.images)
     splits = {"train": dataset.splits["train"], "valid": valid}
-    data, watcher = settings.data, journal.guard(settings.guard)
+    watcher = journal.guard(settings.guard)
     collator = TrainingCollator(
-        encoder, splits, journal.leave_out_while_training, data.augment, data.subset, settings.seed
+        encoder,
+        splits,
+        journal.leave_out_while_training,
+        settings.data,
+        epochs=build_epochs(splits["train"], settings.data, seed=settings.seed),
+        max_tokens=base.loaded.source.max_positions,
+        seed=settings.seed,
     )
-    with watch_adapter(lambda model: journal.stage("adapted", model, plan)), journal.stages.tracing():
+
+    def adapted(model: Any) -> None:
+        free_weights(model, plan)
+        journal.stage("adapted", model, plan)
+
+    with watch_adapter(adapted), journal.stages.tracing():
         trainer = build_trainer(
             base.loaded,
             plan,
             settings,
-            splits,
             collator,
             [
                 on.TellEpoch(collator),
@@ -314,23 +313,21 @@ def predict_tuned(
 ) -> list[Prediction]:
     """What the tuned model says: the saved adapter on a base loaded afresh, once its logits are the trained ones."""
     from boxtune.finetune import choose_placement, forget, load_adapter, load_base, logits_digest
+    from boxtune.infer.general import ask_generally, tell_generally
 
     forget()
     placement = choose_placement(settings.quantization, settings.train.precision)
-    loaded = load_base(source, placement, min_pixels=card["min_pixels"], max_pixels=card["max_pixels"])
+    budget = {"min_pixels": card["min_pixels"], "max_pixels": card["max_pixels"]}
+    loaded = load_base(source, placement, **budget, full=card["full_towers"])
     loaded = loaded.with_model(load_adapter(loaded.model, journal.folder.adapter))
     journal.stage("reloaded", loaded.model)
     same = logits_digest(loaded, encoder, journal.probe) == journal.digest
-    journal.note(
-        Finding(
-            check="reload.logits",
-            level="ok" if same else "fail",
-            seen="the saved adapter, loaded afresh, gives "
-            + ("the trained model's logits bit for bit" if same else "other logits than the trained model"),
-            where=str(journal.folder.adapter),
-            fix="" if same else "do not use this adapter; the scores below are those of what was saved",
-        )
-    )
+    journal.compared(same)
+    _, kept_back = read_conversations(settings.data)
+    if kept_back:
+        rows = ask_generally(loaded, encoder, kept_back)
+        write_json(journal.folder.general, rows)
+        journal.say(*tell_generally(rows))
     return predict_all(loaded, encoder, scored, card, settings, "tuned model")
 
 

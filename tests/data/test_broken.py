@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from boxtune.data import Dataset, leave_out_broken
+from boxtune.data import Dataset, SampleTable, leave_out_broken
 from boxtune.errors import DataError
 
 from .cases import find, names, picture, read_coco, save, write_splits
@@ -94,18 +94,47 @@ def turned(path: Path, orientation: int) -> Path:
     return save(picture(7, (48, 64) if orientation >= 5 else (64, 48)), path, exif=exif)
 
 
-def test_boxes_drawn_before_the_turn(dataset: Dataset, tmp_path: Path) -> None:
-    """The file stores 64 x 48 and is turned to 48 x 64, but the annotation says 64 x 48."""
-    exif = picture(0).getexif()
-    exif[0x0112] = 6
-    stored = save(picture(7), tmp_path / "stored.png", exif=exif)
-    with pytest.raises(DataError, match="drawn on the picture before its EXIF turn") as caught:
-        leave_out_broken(with_image(dataset, "train", [1, 2, 3], stored))
-    assert "48 x 64" in caught.value.what and "64 x 48" in caught.value.what
-
-
 @pytest.mark.parametrize(("orientation", "level"), [(6, "ok"), (3, "cannot_tell")])
 def test_exif_turns_are_said(dataset: Dataset, tmp_path: Path, orientation: int, level: str) -> None:
     path = turned(tmp_path / "turned.png", orientation)
     finding = find(leave_out_broken(with_image(dataset, "train", [1], path)), "image.exif_turned")
     assert finding is not None and finding.level == level and finding.seen.startswith("1 images")
+
+
+def test_large_splits_are_looked_at_in_equal_steps(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 200 training images 100 are looked at: an odd place is not seen, and the small split is seen whole."""
+    monkeypatch.setattr("boxtune.data.broken.MOST_HEADERS", 100)
+    hidden = with_image(dataset, "train", [3], tmp_path / "gone.png")
+    after = leave_out_broken(hidden)
+    finding = find(after, "image.left_out")
+    assert len(after.splits["train"]) == 200 and finding is not None and finding.level == "ok"
+    assert "of 103 images in equal steps of 203" in finding.seen and "by name when training meets it" in finding.seen
+    found = leave_out_broken(with_image(dataset, "train", [4], tmp_path / "gone.png"))
+    finding = find(found, "image.left_out")
+    assert finding is not None and finding.seen.startswith("1 of 100 training images left out")
+    assert len(found.splits["train"]) == 199
+    assert len(leave_out_broken(hidden, open_all=True).splits["train"]) == 199
+
+
+def test_moved_boxes_ask_for_every_header(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image of the sample shows the stored frame, so that those between are read and turned too."""
+    monkeypatch.setattr("boxtune.data.broken.MOST_HEADERS", 100)
+    exif = picture(0).getexif()
+    exif[0x0112] = 6
+    stored = save(picture(7), tmp_path / "stored.png", exif=exif)  # stores the declared 64 x 48
+    after = leave_out_broken(with_image(dataset, "train", [3, 4], stored))
+    assert [after.splits["train"][i].size_wh for i in (2, 3, 4, 5)] == [(64, 48), (48, 64), (48, 64), (64, 48)]
+    turned = find(after, "image.exif_turned")
+    assert turned is not None and turned.seen.startswith("2 images")
+
+
+def test_kept_samples_stay_a_table(dataset: Dataset, tmp_path: Path) -> None:
+    assert leave_out_broken(dataset).splits["train"] is dataset.splits["train"]
+    gone = Path(dataset.splits["train"][3].image)
+    table = dataset.splits["train"]
+    assert isinstance(table, SampleTable)
+    files = [str(tmp_path / "gone.png") if i == 3 else file for i, file in enumerate(table.files)]
+    after = leave_out_broken(dataset.with_splits({"train": replace(table, files=files)})).splits["train"]
+    assert isinstance(after, SampleTable) and len(after) == 199 and str(gone) not in after.files

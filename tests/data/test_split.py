@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from boxtune.boxes import Boxes
 from boxtune.data import Dataset, Sample, image_name, limit_split, require_validation, write_split
-from boxtune.data.split import MIN_STEPS, brightness_steps, label_alike
 from boxtune.errors import ConfigError, DataError
 
 from .cases import find, names, picture, read_coco, save, write_splits
@@ -130,44 +129,12 @@ def test_images_that_do_not_open_stay_in_train(tmp_path: Path) -> None:
         require_validation(dataset_of(paths[3:], tmp_path), seed=0)
 
 
-def test_drawings_on_white_do_not_look_alike(tmp_path: Path) -> None:
-    """Most of such pictures is blank, which must not make them one group; blank ones are told apart by bytes."""
-    generator = np.random.default_rng(0)
-    paths = []
-    for i in range(60):
-        image = Image.new("RGB", (128, 96), "white")
-        for _ in range(3):
-            x, y = (int(v) for v in generator.integers(0, 80, 2))
-            corners = (x, y % 60, x + int(generator.integers(12, 40)), y % 60 + 25)
-            ImageDraw.Draw(image).rectangle(corners, fill=tuple(int(v) for v in generator.integers(0, 200, 3)))
-        paths.append(save(image, tmp_path / f"{i}.png"))
-    paths += [save(Image.new("RGB", (128, 96), (250, 250, i)), tmp_path / f"blank{i}.png") for i in range(5)]
-    labels = label_alike(np.array([brightness_steps(path) for path in paths]))
-    assert len(set(labels.tolist())) >= 62
-
-
-def test_chains_are_one_group_across_tiles() -> None:
-    """3,000 rows, more than one tile holds: frames of five scenes in turn, and each step alone too few to tell."""
-    generator = np.random.default_rng(0)
-    scenes = generator.random((5, 512)) < 0.4
-    rows = scenes[np.arange(3000) % 5] ^ (generator.random((3000, 512)) < 0.02)
-    labels = label_alike(rows)
-    assert len(set(labels.tolist())) == 5
-    assert all(len(set(labels[start::5].tolist())) == 1 for start in range(5))
-    chain = np.zeros((20, 512), dtype=bool)
-    for i in range(20):
-        chain[i, 10 * i : 10 * i + 100] = True
-    assert len(set(label_alike(chain).tolist())) == 1
-    assert len(set(label_alike(chain[[0, 19]]).tolist())) == 2
-    blank = np.zeros((3, 512), dtype=bool)
-    blank[:, : MIN_STEPS - 1] = True
-    assert len(set(label_alike(blank).tolist())) == 3
-
-
 def test_limit_split(forty: Dataset) -> None:
     samples = forty.splits["train"]
     assert limit_split(samples, None) is samples
-    assert [one.image for one in limit_split(samples, 3)] == [one.image for one in samples][:3] and len(limit_split(samples, 999)) == 40
+    assert [one.image for one in limit_split(samples, 3)] == [one.image for one in samples][:3] and len(
+        limit_split(samples, 999)
+    ) == 40
     with pytest.raises(ConfigError, match="limit of 0"):
         limit_split(samples, 0)
 

@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models import refuse
 from PIL import Image
 
 from boxtune.boxes import Boxes, iou_matrix
 from boxtune.data import Sample, read_dataset
 from boxtune.errors import DataError
-from boxtune.finetune.encode import (
-    IGNORED,
-    Encoder,
-    TrainingCollator,
-    collate_for_prediction,
-    collate_for_training,
-)
+from boxtune.finetune.collate import IGNORED, collate_for_prediction, collate_for_training
+from boxtune.finetune.collator import TrainingCollator
+from boxtune.finetune.encode import Encoder
+from boxtune.settings import DataSettings
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +28,7 @@ def samples(squares: Path) -> list[Sample]:
 
 def collate(encoder: Encoder, samples: list[Sample], how: Callable[..., Any]) -> dict[str, torch.Tensor]:
     examples = [encoder.encode_sample(sample) for sample in samples]
-    return how(examples, pad_id=encoder.pad_id, image_token_id=encoder.image_token_id)
+    return how(examples, encoder.layout)
 
 
 def test_labels_decode_to_the_answer_and_the_end_of_turn(encoder: Encoder, samples: list[Sample]) -> None:
@@ -83,15 +81,15 @@ def test_prompt_ids_are_those_of_prediction(encoder: Encoder, samples: list[Samp
 def test_image_tokens_are_those_of_the_grid(encoder: Encoder, samples: list[Sample]) -> None:
     batch = collate(encoder, samples[:4], collate_for_training)
     per_image = batch["image_grid_thw"].prod(dim=1) // 4
-    assert (batch["input_ids"] == encoder.image_token_id).sum(dim=1).tolist() == per_image.tolist()
-    assert torch.equal(batch["mm_token_type_ids"].bool(), batch["input_ids"] == encoder.image_token_id)
+    assert (batch["input_ids"] == encoder.layout.image_token_id).sum(dim=1).tolist() == per_image.tolist()
+    assert torch.equal(batch["mm_token_type_ids"].bool(), batch["input_ids"] == encoder.layout.image_token_id)
     assert len(batch["pixel_values"]) == int(batch["image_grid_thw"].prod(dim=1).sum())
 
 
 @pytest.mark.parametrize("size", [(30, 20), (100, 100), (400, 100), (97, 203), (640, 480), (1000, 31)])
 def test_family_rule_is_the_processors(encoder: Encoder, size: tuple[int, int]) -> None:
     example = encoder.encode_image(Image.new("RGB", size), Boxes.none())
-    _, rows, columns = example.grid_thw[0].tolist()
+    _, rows, columns = example.inputs["image_grid_thw"][0].tolist()
     assert example.frame.seen_wh == (columns * 14, rows * 14)
     assert example.frame.original_wh == size
 
@@ -141,20 +139,21 @@ def test_a_broken_training_image_is_told_and_the_next_takes_its_place(
 
 def test_training_images_change_with_the_epoch_and_by_nothing_else(encoder: Encoder, samples: list[Sample]) -> None:
     splits = {"train": samples[:3], "valid": samples[:3]}
-    collator = TrainingCollator(encoder, splits, None, ("flip", "turn", "crop", "colour"), seed=3)
+    changes = DataSettings(path=".", augment=("flip", "turn", "crop", "colour"))
+    collator = TrainingCollator(encoder, splits, refuse, changes, seed=3)
     rows = [{"split": "train", "i": i} for i in range(3)]
     plain = [{"split": "valid", "i": i} for i in range(3)]
     first = collator(rows)
     # One by one, in another order, from another collator: the same.
-    again = TrainingCollator(encoder, splits, None, ("flip", "turn", "crop", "colour"), seed=3)
+    again = TrainingCollator(encoder, splits, refuse, changes, seed=3)
     for i in (2, 0, 1):
         alone = again([rows[i]])
         length = int(alone["attention_mask"].sum())
         assert torch.equal(alone["input_ids"][0, :length], first["input_ids"][i, :length])
     collator.epoch = 1
     second = collator(rows)
-    other = TrainingCollator(encoder, splits, None, ("flip", "turn", "crop", "colour"), seed=4)(rows)
-    unchanged = TrainingCollator(encoder, splits, None)(rows)
+    other = TrainingCollator(encoder, splits, refuse, changes, seed=4)(rows)
+    unchanged = TrainingCollator(encoder, splits, refuse)(rows)
     for batch in (second, other, unchanged):
         assert first["pixel_values"].shape != batch["pixel_values"].shape or not torch.equal(
             first["pixel_values"], batch["pixel_values"]

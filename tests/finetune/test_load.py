@@ -49,7 +49,7 @@ def test_inference_packing_is_off(load_tiny: Any, monkeypatch: pytest.MonkeyPatc
     loaded = load_tiny()
     layers = [m for m in loaded.model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     assert layers and not any(m.support_avx512bf16_for_cpu for m in layers)
-    assert [finding.check for finding in loaded.findings] == ["load.packed_weights"]
+    assert [finding.check for finding in loaded.findings] == ["load.packed_weights", "load.quantised"]
 
 
 def test_the_packing_trap_is_still_there() -> None:

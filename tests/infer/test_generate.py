@@ -11,7 +11,7 @@ from squares import CLASSES
 
 from boxtune.data import open_image, read_dataset
 from boxtune.finetune import Encoder, build_encoder
-from boxtune.finetune.encode import Example, collate_for_prediction
+from boxtune.finetune.collate import Example, collate_for_prediction
 from boxtune.infer import answer_images
 
 TOLERANCE = {"fp32": 1e-5, "bf16": 2 * 2.0**-7}
@@ -39,7 +39,7 @@ def answers(loaded: Any, images: list[Any], at_once: int, max_new_tokens: int = 
 
 
 def first_logits(loaded: Any, encoder: Encoder, examples: list[Example]) -> torch.Tensor:
-    batch = collate_for_prediction(examples, pad_id=encoder.pad_id, image_token_id=encoder.image_token_id)
+    batch = collate_for_prediction(examples, encoder.layout)
     loaded.model.eval()
     with torch.no_grad(), loaded.placement.autocast():
         return loaded.model(**batch).logits[:, -1].float()
@@ -76,7 +76,7 @@ def test_wrong_padding_would_be_seen(load_tiny: Any, images: list[Any]) -> None:
     loaded = load_tiny("nf4", "fp32")
     encoder = build_encoder(loaded, CLASSES)
     examples = [encoder.encode_image(image) for image in images]
-    batch = collate_for_prediction(examples, pad_id=encoder.pad_id, image_token_id=encoder.image_token_id)
+    batch = collate_for_prediction(examples, encoder.layout)
     right = first_logits(loaded, encoder, examples)
     with torch.no_grad():
         wrong = loaded.model(**{**batch, "attention_mask": torch.ones_like(batch["attention_mask"])}).logits[:, -1]

@@ -33,8 +33,9 @@ def load_as(tiny: Loaded, encoder: Any, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(predictor_of, "load_base", load_base)
     card = {
         "model": "tiny",
+        "family": "qwen2_vl",
         "base_fingerprint": fingerprint(find_source("tiny").folder),
-        "prompt": encoder.family.prompt(CLASSES, 0),
+        "prompt": encoder.family.prompt(CLASSES, ""),
         "classes": list(CLASSES),
         "quantization": "nf4",
         "min_pixels": encoder.min_pixels,

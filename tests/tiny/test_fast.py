@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from boxtune.finetune import build_encoder
-from boxtune.finetune.encode import collate_for_prediction
+from boxtune.finetune.collate import collate_for_prediction
 from boxtune.tiny.fast import FastForward, build_grid, build_rope, patchify
 
 
@@ -20,7 +20,7 @@ def test_logits_equal_those_of_transformers(load_tiny: Any, size: tuple[int, int
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (3, 3, size[1], size[0]), generator=generator, dtype=torch.uint8)
     examples = [encoder.encode_image(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images]
-    batch = collate_for_prediction(examples, pad_id=encoder.pad_id, image_token_id=encoder.image_token_id)
+    batch = collate_for_prediction(examples, encoder.layout)
     with torch.no_grad():
         wanted = loaded.model(**batch).logits
 
@@ -29,7 +29,7 @@ def test_logits_equal_those_of_transformers(load_tiny: Any, size: tuple[int, int
     patches = patchify(images, mean, std)
     assert torch.allclose(patches.flatten(0, 1), one_frame(batch["pixel_values"]), atol=1e-5)
 
-    is_image = batch["input_ids"][0] == encoder.image_token_id
+    is_image = batch["input_ids"][0] == encoder.layout.image_token_id
     first, last = (int(torch.nonzero(is_image)[at]) for at in (0, -1))
     before, after = batch["input_ids"][:, :first], batch["input_ids"][:, last + 1 :]
     grid = build_grid(loaded.model, size[1] // 14, size[0] // 14, torch.device("cpu"))

@@ -51,7 +51,7 @@ def test_rows_equal_the_familys_text(teacher: Teacher, tokenizer) -> None:  # ty
         answered_nothing += not kept
         supervised = lesson.labels[row] != -100
         assert tokenizer.decode(lesson.labels[row][supervised]) == answer
-        prompt = FAMILY.prompt(classes, 1)
+        prompt = FAMILY.prompt(classes, FAMILY.image_token)
         ids = tokenizer(prompt)["input_ids"]
         split = ids.index(tokenizer.convert_tokens_to_ids("<|image_pad|>"))
         assert lesson.before.tolist() == ids[:split]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from boxtune.data.draft import Draft, Raw
 from boxtune.data.images import read_size
@@ -76,12 +76,12 @@ class Notes:
         return rows
 
 
-def assemble(path: Path, format: str, raw: Raw, *, images: Path | None) -> Dataset:
+def assemble(path: Path, format: str, raw: Raw, *, images: Path | None, need_images: bool = True) -> Dataset:
     """The data set of what a reader found, with a finding for everything that was left out, cut or merged.
 
     Boxes come out in pixels of the upright image, cut to the declared size. Images are opened only where nobody
     declares their size. Classes are the names that a kept box uses, in the reader's order. Raises DataError if no
-    image is listed, or not one of a split's images is there.
+    image is listed, or, with `need_images`, not one of a split's images is there.
     """
     splits: dict[str, SampleTable] = {}
     findings: list[Finding] = [*raw.findings]
@@ -92,7 +92,7 @@ def assemble(path: Path, format: str, raw: Raw, *, images: Path | None) -> Datas
             findings.append(Finding(check="data.empty_split", level="warn", seen=seen, where=str(draft.annotation)))
             continue
         notes = Notes(draft.annotation)
-        splits[draft.split] = build_table(draft, images, notes)
+        splits[draft.split] = build_table(draft, images, notes, need_images)
         findings += notes.findings()
     if not splits:
         raise DataError("no image is listed", where=str(path), fix="export the data set again")
@@ -116,12 +116,12 @@ def assemble(path: Path, format: str, raw: Raw, *, images: Path | None) -> Datas
     )
 
 
-def build_table(draft: Draft, images: Path | None, notes: Notes) -> SampleTable:
+def build_table(draft: Draft, images: Path | None, notes: Notes, need_images: bool = True) -> SampleTable:
     """The samples of one split; what was noticed on the way goes into `notes`."""
-    paths = _find_images(draft, images, notes)
+    paths = _find_images(draft, images, notes, need_images)
     firsts, place_of = _merge_repeated(draft, paths, notes)
     files = [paths[i] for i in firsts]
-    sizes = _sizes(draft, firsts, files, notes)
+    sizes, measured = _sizes(draft, firsts, files, notes)
     owners = place_of[draft.box_owners]
     limits = sizes[owners].astype(np.float64)
     xyxy = draft.xyxy if draft.scale is None else draft.xyxy / draft.scale * np.concatenate([limits, limits], axis=1)
@@ -146,10 +146,11 @@ def build_table(draft: Draft, images: Path | None, notes: Notes) -> SampleTable:
         crowd=flags[0],
         ignore=flags[1],
         relative=draft.scale is not None,
+        measured=measured,
     )
 
 
-def _find_images(draft: Draft, images: Path | None, notes: Notes) -> list[str]:
+def _find_images(draft: Draft, images: Path | None, notes: Notes, need_images: bool) -> list[str]:
     """The file of each image in file order; where it is not there, the path at which it was to be expected."""
     if len(draft.paths) == len(draft.files):
         return [str(draft.paths[i]) for i in range(len(draft.files))]
@@ -159,7 +160,7 @@ def _find_images(draft: Draft, images: Path | None, notes: Notes) -> list[str]:
         for i, name in enumerate(draft.files)
     ]
     folders = Counter(one.folder for one in found if one is not None)
-    if not folders:
+    if not folders and need_images:
         raise DataError(
             f"none of the {len(found)} images of {draft.annotation.name} is there, such as {draft.files[0]}",
             where=f"looked in {name_some(finder.folders, limit=6)}",
@@ -170,7 +171,8 @@ def _find_images(draft: Draft, images: Path | None, notes: Notes) -> list[str]:
         if one is not None and one.by_bare_name:
             names_by_bare_path.setdefault(one.path, set()).add(name)
     exact = {one.path for one in found if one is not None and not one.by_bare_name} if names_by_bare_path else set()
-    expected = folders.most_common(1)[0][0]
+    # Where they were to be expected.
+    expected = folders.most_common(1)[0][0] if folders else str(draft.annotation.parent)
     paths, missing, by_name = [], [], []
     for place, (name, one) in enumerate(zip(draft.files, found, strict=True)):
         # A bare name that fits two different entries tells nothing: cam1/0001.jpg is not cam2/0001.jpg.
@@ -207,8 +209,13 @@ def _merge_repeated(draft: Draft, paths: Sequence[str], notes: Notes) -> tuple[l
     return firsts, place_of
 
 
-def _sizes(draft: Draft, firsts: Sequence[int], files: Sequence[str], notes: Notes) -> Int[np.ndarray, "n 2"]:
-    """Upright widths and heights; (0, 0) where neither file nor annotation tells, which no sound image has."""
+def _sizes(
+    draft: Draft, firsts: Sequence[int], files: Sequence[str], notes: Notes
+) -> tuple[Int[np.ndarray, "n 2"], Bool[np.ndarray, " n"] | None]:
+    """Declared widths and heights, or the upright ones of the file, and which are the latter.
+
+    (0, 0) where neither file nor annotation tells, which no sound image has.
+    """
     declared = [draft.sizes_wh[i] for i in firsts]
     unknown = [place for place, size_wh in enumerate(declared) if size_wh is None]
     if unknown:
@@ -219,7 +226,9 @@ def _sizes(draft: Draft, firsts: Sequence[int], files: Sequence[str], notes: Not
         told = [place for place in unknown if measured[place] != (0, 0)] if draft.scale is None else []
         notes.add("image.size_unknown", failed, lambda place: Path(files[place]).name)
         notes.add("image.size_from_file", told, lambda place: Path(files[place]).name)
-    return np.array(declared, dtype=np.int64).reshape(-1, 2)
+    asked = np.zeros(len(declared), dtype=bool)
+    asked[unknown] = True
+    return np.array(declared, dtype=np.int64).reshape(-1, 2), asked if unknown else None
 
 
 def _measure(file: str) -> tuple[int, int]:

@@ -125,7 +125,8 @@ def _coco_files(folder: Path) -> list[Path]:
 
 
 def _is_json(file: Path) -> bool:
-    return file.suffix.lower() == ".json" and not file.name.startswith(".")
+    # dataset_info.json, of LLaMA-Factory or the datasets library, is about other files.
+    return file.suffix.lower() == ".json" and not file.name.startswith(".") and file.name != "dataset_info.json"
 
 
 def _begins_like_coco(file: Path) -> bool:

@@ -49,8 +49,6 @@ class Draft:
         """What to call the box of a row in messages, where the format has a name for it."""
         self.findings: list[Finding] = []
         """What the reader itself has to remark."""
-        self.expects_images = True
-        """False where the pictures may lie anywhere, and only their pixels are needed later."""
 
     def add_image(
         self, name: str, *, size_wh: Size | None = None, image_id: float | str | None = None, path: Path | None = None

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from boxtune.data import chat_formats as chats
 from boxtune.data.assemble import assemble
 from boxtune.data.coco import read_coco
 from boxtune.data.coco_layout import sniff_coco
+from boxtune.data.createml import read_createml, sniff_createml
+from boxtune.data.csv_boxes import read_csv_boxes, sniff_csv
+from boxtune.data.cvat import read_cvat, sniff_cvat
+from boxtune.data.darknet import read_darknet, sniff_darknet
 from boxtune.data.draft import Options, Raw
+from boxtune.data.hub import read_hub, sniff_hub
+from boxtune.data.hub_fetch import fetch_hub_dataset, is_hub_id
+from boxtune.data.labelme import read_labelme, sniff_labelme
+from boxtune.data.labelstudio import read_labelstudio, sniff_labelstudio
+from boxtune.data.openimages import read_openimages, sniff_openimages
 from boxtune.data.places import name_contents
 from boxtune.data.sample import Dataset
+from boxtune.data.supervisely import read_supervisely, sniff_supervisely
+from boxtune.data.tfrecord import read_tfrecord, sniff_tfrecord
+from boxtune.data.via import read_via, sniff_via
+from boxtune.data.voc import read_voc, sniff_voc
+from boxtune.data.vott import read_vott, sniff_vott
+from boxtune.data.yolo import read_yolo, sniff_yolo
 from boxtune.errors import ConfigError, DataError
 
 
@@ -41,31 +56,82 @@ FORMATS: Mapping[str, Format] = {
         read=read_coco,
         looks_for="COCO: SPLIT/_annotations.coco.json, annotations/*.json, or one .json beside images/",
     ),
+    "yolo": Format(
+        sniff=sniff_yolo,
+        read=read_yolo,
+        looks_for="YOLO: a data.yaml, or images/ beside labels/, or label .txt beside the images",
+    ),
+    "hf": Format(sniff=sniff_hub, read=read_hub, looks_for="hub data sets: Parquet, save_to_disk, or metadata.jsonl"),
+    "tfrecord": Format(sniff=sniff_tfrecord, read=read_tfrecord, looks_for="TFRecord files with label_map.pbtxt"),
+    "llamafactory": Format(
+        sniff=chats.LLAMAFACTORY.sniff, read=chats.LLAMAFACTORY.read, looks_for="LLaMA-Factory: dataset_info.json"
+    ),
+    "msswift": Format(
+        sniff=chats.MSSWIFT.sniff, read=chats.MSSWIFT.read, looks_for="ms-swift: .jsonl with messages and images"
+    ),
+    "paligemma_jsonl": Format(
+        sniff=chats.PALIGEMMA.sniff, read=chats.PALIGEMMA.read, looks_for="PaliGemma: .jsonl with prefix and suffix"
+    ),
+    "florence2_jsonl": Format(
+        sniff=chats.FLORENCE2.sniff, read=chats.FLORENCE2.read, looks_for="Florence-2: .jsonl with prefix and suffix"
+    ),
+    "qwenvl": Format(
+        sniff=chats.QWENVL.sniff, read=chats.QWENVL.read, looks_for="Qwen-VL: conversations whose answers are JSON"
+    ),
+    "llava": Format(
+        sniff=chats.LLAVA.sniff, read=chats.LLAVA.read, looks_for="LLaVA, InternVL: conversations with boxes in [ ]"
+    ),
+    "darknet": Format(sniff=sniff_darknet, read=read_darknet, looks_for="darknet: obj.data with lists of images"),
+    "cvat": Format(sniff=sniff_cvat, read=read_cvat, looks_for="CVAT: annotations.xml beside images/"),
+    "voc": Format(sniff=sniff_voc, read=read_voc, looks_for="Pascal VOC: Annotations/*.xml, or .xml beside the images"),
+    "labelme": Format(sniff=sniff_labelme, read=read_labelme, looks_for="LabelMe: one .json an image, with shapes"),
+    "createml": Format(
+        sniff=sniff_createml, read=read_createml, looks_for="Create ML: _annotations.createml.json with coordinates"
+    ),
+    "labelstudio": Format(
+        sniff=sniff_labelstudio, read=read_labelstudio, looks_for="Label Studio: a JSON export with tasks"
+    ),
+    "via": Format(sniff=sniff_via, read=read_via, looks_for="VIA: a project or an export, JSON or CSV"),
+    "vott": Format(sniff=sniff_vott, read=read_vott, looks_for="VoTT: ...-export.json, or ...-asset.json files"),
+    "supervisely": Format(
+        sniff=sniff_supervisely,
+        read=read_supervisely,
+        looks_for="Supervisely: meta.json beside folders with ann/ and img/",
+    ),
+    "openimages": Format(sniff=sniff_openimages, read=read_openimages, looks_for="Open Images: *-annotations-bbox.csv"),
+    "csv": Format(
+        sniff=sniff_csv, read=read_csv_boxes, looks_for="tables: .csv with columns for the image, its boxes and classes"
+    ),
 }
 
 
 def read_dataset(
-    path: str | Path, *, format: str = "auto", images: Path | None = None, boxes: str | None = None
+    path: str | Path,
+    *,
+    format: str = "auto",
+    images: Path | None = None,
+    boxes: str | None = None,
+    need_images: bool = True,
 ) -> Dataset:
     """The data set at `path`, a folder or an annotation file, with the format told from what is there.
 
     `format` names a reader instead; `images` is the image folder where it lies elsewhere; `boxes` says how the four
-    numbers of a box are meant, for formats that leave it open (`reading`). `why` of the result says what was
+    numbers of a box are meant, for formats that leave it open (`reading`). Without `need_images` annotations alone are
+    enough, as far as they declare the images' sizes. `why` of the result says what was
     recognised, what else it could have been, and what lies there unread. Raises DataError if there is nothing to read,
     ConfigError on an unknown `format`.
     """
-    here = Path(path).expanduser()
-    name, raw = read_raw(path, format=format, options=Options(images=images, boxes=boxes))
-    return assemble(here, name, raw, images=images)
+    here = locate(path)
+    name, raw = read_raw(here, format=format, options=Options(images=images, boxes=boxes))
+    return assemble(here, name, raw, images=images, need_images=need_images)
 
 
 def read_raw(path: str | Path, *, format: str = "auto", options: Options | None = None) -> tuple[str, Raw]:
     """The name of the format, and what its reader found, before anything of it is checked."""
-    here, options = Path(path).expanduser(), options or Options()
+    options = options or Options()
     if format != "auto" and format not in FORMATS:
         raise ConfigError(f"unknown format {format!r}", where="data.format", fix=f"one of auto, {', '.join(FORMATS)}")
-    if not here.exists():
-        raise _not_there(str(path), here)
+    here = locate(path)
     if format != "auto":
         return format, FORMATS[format].read(here, options)
     fits = sniff(here)
@@ -77,6 +143,19 @@ def read_raw(path: str | Path, *, format: str = "auto", options: Options | None 
         also = "; ".join(f"format={other} ({fits[other]})" for other in others)
         raw = replace(raw, why=f"{raw.why}; could also be read as {also}")
     return name, raw
+
+
+def locate(path: str | Path) -> Path:
+    """The path if it is there; a hub id (`owner/name`) as the folder in the hub's cache, downloaded where need be.
+
+    Raises DataError if it is neither.
+    """
+    here = Path(path).expanduser()
+    if here.exists():
+        return here
+    if is_hub_id(str(path)) and not here.parent.exists():
+        return fetch_hub_dataset(str(path))
+    raise _not_there(str(path), here)
 
 
 def sniff(path: Path) -> dict[str, str]:
@@ -98,12 +177,6 @@ def _unrecognised(here: Path) -> DataError:
 
 
 def _not_there(given: str, here: Path) -> DataError:
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", given) and not here.parent.exists():
-        return DataError(
-            f"{given} is no local path, and data sets of the Hugging Face hub are not read yet",
-            where=given,
-            fix="download it and give the local folder",
-        )
     parent = next(folder for folder in here.absolute().parents if folder.is_dir())
     return DataError(
         f"{given} does not exist",

@@ -1,8 +1,9 @@
-"""Settings -> a data set that can be trained on: read, upright, classes chosen, split, cut into tiles, limited."""
+"""Settings -> a data set that can be trained on: read, upright, classes chosen, split, limited, cut into tiles."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from boxtune.data.ask import check_negatives, has_targets
 from boxtune.data.augment_geometry import LEAST_VISIBLE
@@ -13,7 +14,9 @@ from boxtune.data.sample import Dataset
 from boxtune.data.split import limit_split, require_validation
 from boxtune.data.tiles import Tiling, tile_dataset
 from boxtune.errors import DataError
-from boxtune.settings import DataSettings
+
+if TYPE_CHECKING:
+    from boxtune.settings import DataSettings  # pydantic, which `inspect` need not wait for
 
 
 def prepare_data(data: DataSettings, *, seed: int) -> Dataset:
@@ -21,8 +24,8 @@ def prepare_data(data: DataSettings, *, seed: int) -> Dataset:
 
     `train` is learned from, `valid` chooses the best adapter, and `data.split` (one of `valid`, `test`) is scored. The
     order matters: broken images go before the split, so that it does not depend on them; classes before it too, since
-    what is left shows whether there is anything to learn; tiles after it, so that those of one image stay together.
-    Raises DataError where a split has no box, ConfigError where a setting does not fit the data.
+    what is left shows whether there is anything to learn. Raises DataError where a split has no box, ConfigError where
+    a setting does not fit the data.
     """
     images = None if data.images is None else Path(data.images)
     dataset = read_dataset(data.path, format=data.format, images=images, boxes=data.boxes)
@@ -35,10 +38,6 @@ def prepare_data(data: DataSettings, *, seed: int) -> Dataset:
         raise DataError(f"there is no split {data.split!r}", where=str(dataset.path), fix="leave data.split away")
     names = dict.fromkeys(("train", "valid", data.split))
     dataset = dataset.with_splits({name: limit_split(dataset.splits[name], data.limit) for name in names})
-    if data.tile is not None:
-        tiling = Tiling(size=data.tile, overlap=data.tile_overlap, min_visible=LEAST_VISIBLE)
-        # Empty tiles are thinned by each epoch anew (`Epochs`), not once and for all.
-        dataset = tile_dataset(dataset, tiling, negatives=None, seed=seed)
     for name, samples in dataset.splits.items():
         if not has_targets(samples).any():
             raise DataError(
@@ -46,5 +45,20 @@ def prepare_data(data: DataSettings, *, seed: int) -> Dataset:
                 where=str(dataset.path),
                 fix="there is nothing to learn or to measure; check the annotations with: boxtune inspect DATA",
             )
-    remarks = check_negatives(has_targets(dataset.splits["train"]), data.negatives)
-    return dataset.with_splits(dataset.splits, *remarks)
+    return dataset
+
+
+def build_tiling(data: DataSettings) -> Tiling | None:
+    """How images are cut into tiles, or None where they are shown whole."""
+    if data.tile is None:
+        return None
+    return Tiling(size=data.tile, overlap=data.tile_overlap, min_visible=LEAST_VISIBLE)
+
+
+def build_samples(dataset: Dataset, data: DataSettings, *, seed: int) -> Dataset:
+    """The data set as it is trained on: its images, or their tiles. Scores are always those of whole images."""
+    tiling = build_tiling(data)
+    if tiling is not None:
+        # Empty tiles are thinned by each epoch anew (`Epochs`), not once and for all.
+        dataset = tile_dataset(dataset, tiling, negatives=None, seed=seed)
+    return dataset.with_splits(dataset.splits, *check_negatives(has_targets(dataset.splits["train"]), data.negatives))

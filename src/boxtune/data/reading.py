@@ -141,7 +141,7 @@ def _share_that_fits(numbers: Float[np.ndarray, "n 4"], sizes_wh: Int[np.ndarray
     slack = np.where(np.isinf(limits), 0.0, slack)
     ordered = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
     inside = (xyxy[:, :2] >= -slack).all(axis=1) & (xyxy[:, 2:] <= limits + slack).all(axis=1)
-    too_small = np.abs(xyxy).max() <= (1.0 if reading.scale is None else reading.scale / 100)
+    too_small = np.abs(numbers).max() <= (1.0 if reading.scale is None else reading.scale / 100)
     return 0.0 if too_small else float((ordered & inside).mean())
 
 

@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Bool, Float, Int
-from PIL.Image import Resampling
-
-from boxtune.data.images import open_image
+from boxtune.data.alike import group_alike
 from boxtune.data.sample import Dataset, Sample
 from boxtune.data.table import take_samples
 from boxtune.errors import ConfigError, DataError, Finding, name_some
 
-HASH_SIDE = 16
-"""Rows, and steps in a row, of the grid that a picture is shrunk to before its brightness steps are taken."""
-MIN_STEP = 2
-"""Grey levels (of 255) that a step needs to count: noise of a plain sky or sheet of paper is no likeness."""
-NEAR_SHARE = 0.3
-"""Two pictures are near-duplicates if at most this share of the steps that either has differs between them.
-
-Set on real sets: the one repeated field of BCCD differs in 0.21, its next pair in 0.57; JPEG quality 30, half the
-size or a 20 % brighter copy stay below 0.25 nine times in ten. Half of the crops by 3 % lie above and are missed."""
-MIN_STEPS = 8
-"""Pictures with fewer steps between them (blank pages) are compared by their bytes only."""
-
-_TILE = 2048
 _LARGEST_SHARE = 3  # one group may not be more than a third of the images, or there is little left to learn from
 
 
@@ -46,8 +27,6 @@ def require_validation(dataset: Dataset, *, seed: int, share: float = 0.1) -> Da
     10,000 images compare in about a second on two cores, 100,000 therefore in about two minutes.
 
     Raises DataError without training images, with a single one, or if all have the same bytes.
-    Source of the difference hash: Neal Krawetz, "Kind of Like That" (2013); rising and falling steps are kept apart
-    here and the distance is relative to their number, so that flat drawings do not all look alike.
     """
     train = dataset.splits.get("train", ())
     if not train:
@@ -89,89 +68,6 @@ def write_split(dataset: Dataset, path: Path) -> None:
     """A JSON file with the image names of each split in their order: {"train": [...], "valid": [...]}."""
     names = {split: [image_name(dataset, sample) for sample in samples] for split, samples in dataset.splits.items()}
     path.write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def group_alike(paths: Sequence[Path]) -> tuple[list[list[int]], list[list[int]], list[int]]:
-    """Places of `paths` in groups of near-duplicates, in groups of identical bytes, and of those that do not open.
-
-    Groups of near-duplicates are unions of groups of identical bytes. Every place is in one group of each kind.
-    """
-    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
-        looks = list(pool.map(_look, paths))
-    same: dict[str, list[int]] = {}
-    for i, (digest, _) in enumerate(looks):
-        same.setdefault(digest, []).append(i)
-    exact = list(same.values())
-    firsts = [members[0] for members in exact]
-    blank = np.zeros(2 * HASH_SIDE**2, dtype=bool)  # for what does not open: like nothing else
-    steps = np.array([blank if looks[i][1] is None else looks[i][1] for i in firsts], dtype=bool)
-    near: dict[int, list[int]] = {}
-    for label, members in zip(label_alike(steps).tolist(), exact, strict=True):
-        near.setdefault(label, []).extend(members)
-    return list(near.values()), exact, [i for i, (_, steps_of) in enumerate(looks) if steps_of is None]
-
-
-def label_alike(steps: Bool[np.ndarray, "n bits"]) -> Int[np.ndarray, " n"]:
-    """One number for each row, the same for rows that a chain of near-duplicates links (NEAR_SHARE, MIN_STEPS)."""
-    labels: Int[np.ndarray, " n"] = np.arange(len(steps))
-    counts: Float[np.ndarray, " n"] = steps.sum(axis=1).astype(np.float32)
-    for top in range(0, len(steps), _TILE):
-        upper = slice(top, top + _TILE)
-        for start in range(top, len(steps), _TILE):
-            lower = slice(start, start + _TILE)
-            both = steps[upper].astype(np.float32) @ steps[lower].astype(np.float32).T
-            either = counts[upper, None] + counts[None, lower] - both
-            labels = _join((either - both <= NEAR_SHARE * either) & (either >= MIN_STEPS), top, start, labels)
-    return labels
-
-
-def _join(
-    near: Bool[np.ndarray, "rows columns"], top: int, start: int, labels: Int[np.ndarray, " n"]
-) -> Int[np.ndarray, " n"]:
-    """The labels after the links of one tile.
-
-    In each round every row and every column joins one neighbour of another group, and links inside a group are
-    struck out: thousands of frames of one scene would otherwise be millions of links to follow one by one.
-    """
-    rows, columns = near.shape
-    while near.any():
-        near &= labels[top : top + rows, None] != labels[None, start : start + columns]
-        for row in np.flatnonzero(near.any(axis=1)):
-            _link(labels, top + int(row), start + int(near[row].argmax()))
-        for column in np.flatnonzero(near.any(axis=0)):
-            _link(labels, top + int(near[:, column].argmax()), start + int(column))
-        while (labels[labels] != labels).any():
-            labels = labels[labels]
-    return labels
-
-
-def _link(labels: Int[np.ndarray, " n"], left: int, right: int) -> None:
-    first, second = sorted((_root(labels, left), _root(labels, right)))
-    labels[second] = first
-
-
-def _root(labels: Int[np.ndarray, " n"], place: int) -> int:
-    while labels[place] != place:
-        labels[place] = labels[labels[place]]
-        place = int(labels[place])
-    return place
-
-
-def brightness_steps(path: Path) -> Bool[np.ndarray, " bits"]:
-    """For each neighbouring pair of a 17 x 16 grey miniature: does it rise to the right, and then, does it fall."""
-    size_wh = (HASH_SIDE + 1, HASH_SIDE)
-    small = np.asarray(open_image(path).convert("L").resize(size_wh, resample=Resampling.BOX), dtype=np.int16)
-    step = small[:, 1:] - small[:, :-1]
-    return np.concatenate([(step >= MIN_STEP).ravel(), (step <= -MIN_STEP).ravel()])
-
-
-def _look(path: Path) -> tuple[str, Bool[np.ndarray, " bits"] | None]:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest(), brightness_steps(path)
-    except OSError:
-        return f"unreadable {path}", None  # counted by the caller's finding; `leave_out_broken` says what it is
-    except DataError:
-        return f"undecodable {path}", None
 
 
 def _draw(dataset: Dataset, train: Sequence[Sample], seed: int, share: float) -> tuple[set[int], Finding]:

@@ -1,13 +1,15 @@
 """From samples and a model's family to a trained adapter: load, adapt, collate, train, reload."""
 
-from boxtune.finetune.adapters import Plan, plan_adapter
+from boxtune.finetune.adapters import Plan, free_weights, full_towers, plan_adapter, targets_table
 from boxtune.finetune.card import build_card, read_environment
-from boxtune.finetune.encode import Encoder, TrainingCollator
+from boxtune.finetune.collator import TrainingCollator
+from boxtune.finetune.encode import Encoder
 from boxtune.finetune.lengths import Longest, fit_samples
 from boxtune.finetune.load import Loaded, Placement, build_encoder, choose_placement, forget, load_base
 from boxtune.finetune.reload import load_adapter, logits_digest, put_back, save_adapter
 from boxtune.finetune.resume import bind, open_folder
 from boxtune.finetune.source import ModelSource, find_model, fingerprint
+from boxtune.finetune.talk import require_talk
 from boxtune.finetune.trainer import build_trainer
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "fingerprint",
     "fit_samples",
     "forget",
+    "free_weights",
+    "full_towers",
     "load_adapter",
     "load_base",
     "logits_digest",
@@ -34,5 +38,7 @@ __all__ = [
     "plan_adapter",
     "put_back",
     "read_environment",
+    "require_talk",
     "save_adapter",
+    "targets_table",
 ]

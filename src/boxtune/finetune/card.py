@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,13 @@ def build_card(loaded: Loaded, encoder: Encoder, max_new_tokens: int) -> dict[st
         "model": str(source.folder.absolute()) if is_folder else source.ref,
         "base_fingerprint": fingerprint(source.folder),
         "family": source.family.name,
-        "prompt": source.family.prompt(encoder.classes, 0),
+        "prompt": encoder.prompt(encoder.classes, ""),
         "classes": list(encoder.classes),
+        "descriptions": encoder.descriptions,
+        "tiling": None if encoder.tiling is None else asdict(encoder.tiling),
         "quantization": loaded.placement.quantization,
         "precision": loaded.placement.precision,
+        "full_towers": list(loaded.full),
         "min_pixels": encoder.min_pixels,
         "max_pixels": encoder.max_pixels,
         "max_new_tokens": max_new_tokens,

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
-import importlib.util
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+from PIL.Image import new as new_image
 
-from boxtune.errors import Finding, ModelError
+from boxtune.data.tiles import Tiling
+from boxtune.errors import ConfigError, Finding, ModelError
+from boxtune.finetune.chat import fit_family
 from boxtune.finetune.encode import Encoder
+from boxtune.finetune.pixels import load_image_processor, see_image
+from boxtune.finetune.processors import build_processor
+from boxtune.finetune.quantization import avoid_packed_weights, build_quantization, check_quantised, find_unquantised
 from boxtune.finetune.source import ModelSource
 
 Precision = Literal["bf16", "fp16", "fp32"]
@@ -39,14 +43,29 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A base model with what is needed to feed it. `tokenizer` pads on the right, as training does."""
+    """A base model with the processor that feeds it, and the image budget that the processor was given.
+
+    `full` are the towers kept out of the quantisation because their weights themselves are trained.
+    """
 
     source: ModelSource
     placement: Placement
     model: Any
-    tokenizer: Any
-    image_processor: Any
+    processor: Any
+    min_pixels: int
+    max_pixels: int
+    full: tuple[str, ...]
     findings: tuple[Finding, ...]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's; it pads on the right, as training does."""
+        return self.processor.tokenizer
+
+    @property
+    def image_processor(self) -> Any:
+        """The processor's part for images, with our budget."""
+        return self.processor.image_processor
 
     def with_model(self, model: Any) -> Loaded:
         """The same with another model in its place (the base under its adapter)."""
@@ -82,20 +101,25 @@ def choose_placement(quantization: str, precision: str) -> Placement:
     return Placement(device=device, precision=chosen, quantization=quantization, notes=tuple(notes))
 
 
-def load_base(source: ModelSource, placement: Placement, *, min_pixels: int, max_pixels: int) -> Loaded:
-    """The base model with tokenizer and image processor, ready for an adapter or for prediction.
+def load_base(
+    source: ModelSource, placement: Placement, *, min_pixels: int, max_pixels: int, full: Collection[str] = ()
+) -> Loaded:
+    """The base model with its tokenizer and processor, ready for an adapter or for prediction.
 
-    The image budget is the area in pixels after the resize. Raises ModelError where a part cannot be loaded or a
-    special token of the family's grammar is not one token.
+    The image budget is the area in pixels after the resize. `full` are the towers whose weights are trained
+    themselves: they are kept out of the quantisation. Raises ModelError where a part cannot be loaded or a special
+    token of the family's grammar is not one token that the model has an embedding for.
     """
     import transformers
     from safetensors import SafetensorError
 
     _quiet_optional_kernel()
     arguments: dict[str, Any] = {"dtype": DTYPES[placement.precision], "device_map": {"": placement.device}}
-    if placement.quantization != "none":
-        arguments["quantization_config"] = _quantization(placement)
     config = _load_part(source, "config.json", lambda: transformers.AutoConfig.from_pretrained(source.folder))
+    if placement.quantization != "none":
+        quantised, left = find_unquantised(config, source.family, full)
+        dtype = DTYPES[placement.precision]
+        arguments["quantization_config"] = build_quantization(placement.quantization, dtype, left)
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             source.folder, config=config, attn_implementation="sdpa", **arguments
@@ -104,16 +128,68 @@ def load_base(source: ModelSource, placement: Placement, *, min_pixels: int, max
         fix = "read the reason above; fetch the model again where a file of it is broken"
         raise ModelError(f"the model cannot be loaded: {error}", where=str(source.folder), fix=fix) from error
     model.config.use_cache = False
-    findings = _avoid_packed_weights(model)
+    findings = avoid_packed_weights(model)
+    if placement.quantization != "none":
+        findings = (*findings, check_quantised(model, quantised))
     tokenizer = _load_part(
         source,
         "tokenizer.json",
         lambda: transformers.AutoTokenizer.from_pretrained(source.folder, padding_side="right"),
     )
+    images = load_image_processor(source, min_pixels, max_pixels)
+    if hasattr(images, "image_grid_pinpoints"):
+        # The model chooses the grid of tiles again, from the same list.
+        model.config.image_grid_pinpoints = images.image_grid_pinpoints
+    processor = build_processor(source, tokenizer, images)
+    if source.family.knows_processor:
+        _require_budget(source, processor, min_pixels, max_pixels)
+    else:
+        source = replace(source, family=fit_family(source, processor, getattr(config, "image_token_id", None)))
+    _require_tokens(source, tokenizer, model.get_input_embeddings().num_embeddings)
+    # What TRL would set later, with a warning that asks the reader to do nothing.
+    model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    # Answers end where the family says, whatever the checkpoint stops at.
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(source.family.end_of_turn)
+    return Loaded(
+        source=source,
+        placement=placement,
+        model=model,
+        processor=processor,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        full=tuple(full),
+        findings=findings,
+    )
+
+
+def _require_budget(source: ModelSource, processor: Any, min_pixels: int, max_pixels: int) -> None:
+    """Raises ConfigError where the checkpoint's processor, under that budget, does something else than its family's.
+
+    A square of another side than the vision tower was built for, for one; tried on a blank image.
+    """
+    blank = new_image("RGB", (64, 64))
+    seen = see_image(processor, blank)
+    expected = source.family.image_text(blank.size, min_pixels, max_pixels)
+    if seen.text != expected:
+        token = source.family.visual_token
+        defaults = source.family.defaults_for(source.config)
+        raise ConfigError(
+            f"this checkpoint puts {seen.text.count(token)} visual tokens for an image, the rule of "
+            f"{source.family.name} under this budget {expected.count(token)}",
+            where="image",
+            fix=f"image.min_pixels={defaults.min_pixels} image.max_pixels={defaults.max_pixels}, or leave both away",
+        )
+
+
+def _require_tokens(source: ModelSource, tokenizer: Any, num_embeddings: int) -> None:
+    """Raises ModelError unless each token of the grammar is one, with an embedding, and padding is another one."""
     for token in source.family.special_tokens:
-        if len(tokenizer(token, add_special_tokens=False)["input_ids"]) != 1:
+        ids = tokenizer(token, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1 or ids[0] >= num_embeddings:
+            what = "splits" if len(ids) != 1 else f"has more tokens than the model's {num_embeddings}, one of them is"
             raise ModelError(
-                f"the tokenizer splits {token!r}, which the grammar of {source.family.name} needs as one token",
+                f"the tokenizer {what} {token!r}, which the grammar of {source.family.name} needs as one token",
                 where=str(source.folder),
                 fix="take the instruct checkpoint of this family, with its own tokenizer",
             )
@@ -123,29 +199,24 @@ def load_base(source: ModelSource, placement: Placement, *, min_pixels: int, max
             where=str(source.folder),
             fix="set pad_token in tokenizer_config.json to a token that answers never hold",
         )
-    # What TRL would set later, with a warning that asks the reader to do nothing.
-    model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return Loaded(
-        source=source,
-        placement=placement,
-        model=model,
-        tokenizer=tokenizer,
-        image_processor=_load_image_processor(source, min_pixels, max_pixels),
-        findings=findings,
-    )
 
 
-def build_encoder(loaded: Loaded, classes: Sequence[str]) -> Encoder:
-    """The encoder for these classes, with the loaded tokenizer, image processor and image budget."""
-    size = loaded.image_processor.size
+def build_encoder(
+    loaded: Loaded,
+    classes: Sequence[str],
+    descriptions: Mapping[str, str] | None = None,
+    tiling: Tiling | None = None,
+) -> Encoder:
+    """The encoder for these classes, with the loaded processor and image budget."""
     return Encoder(
         family=loaded.source.family,
         tokenizer=loaded.tokenizer,
-        image_processor=loaded.image_processor,
+        processor=loaded.processor,
         classes=classes,
-        min_pixels=size["shortest_edge"],
-        max_pixels=size["longest_edge"],
+        min_pixels=loaded.min_pixels,
+        max_pixels=loaded.max_pixels,
+        descriptions=descriptions,
+        tiling=tiling,
     )
 
 
@@ -154,19 +225,6 @@ def forget() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _quantization(placement: Placement) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if placement.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=DTYPES[placement.precision],
-    )
 
 
 def _quiet_optional_kernel() -> None:
@@ -178,22 +236,6 @@ def _quiet_optional_kernel() -> None:
         ops.addFilter(lambda record: "gemm_4bit_forward" not in record.getMessage())
 
 
-def _avoid_packed_weights(model: Any) -> tuple[Finding, ...]:
-    """Keep 4-bit layers trainable after an evaluation on a CPU with AVX512-BF16.
-
-    There bitsandbytes 0.50 packs each weight at the first forward in eval mode into a layout without a backward:
-    the next training step raises, or silently loses the gradient. To go when packed layers can be trained through;
-    tests/finetune/test_load.py watches for it.
-    """
-    packable = [m for m in model.modules() if getattr(m, "support_avx512bf16_for_cpu", False)]
-    for module in packable:
-        module.support_avx512bf16_for_cpu = False
-    if not packable:
-        return ()
-    seen = f"inference packing turned off on {len(packable)} 4-bit layers, so that they can be trained through"
-    return (Finding(check="load.packed_weights", level="ok", seen=seen),)
-
-
 def _load_part(source: ModelSource, file: str, load: Callable[[], Any]) -> Any:
     """What `load` gives; ModelError that names the file it comes from where it raises anything."""
     try:
@@ -201,34 +243,3 @@ def _load_part(source: ModelSource, file: str, load: Callable[[], Any]) -> Any:
     except Exception as error:  # plain Exception is what the tokenizers library raises for a file it cannot read
         what = f"the model's {file} cannot be used: {error}"
         raise ModelError(what, where=str(source.folder), fix=f"fetch {file} of this model again") from error
-
-
-def _load_image_processor(source: ModelSource, min_pixels: int, max_pixels: int) -> Any:
-    """The family's image processor with our budget, from torchvision where it works, else from Pillow alone.
-
-    Built by class and not through AutoProcessor, which needs a video processor and so torchvision. `size` is set as
-    a whole: transformers reads nothing else, and needs both of its edges.
-    """
-    from transformers import AutoImageProcessor
-
-    size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    try:
-        return AutoImageProcessor.from_pretrained(source.folder, size=size, backend=_image_backend())
-    except (OSError, ValueError, ImportError) as error:
-        fix = "fetch preprocessor_config.json of this model again"
-        raise ModelError(f"the image processor cannot be built: {error}", where=str(source.folder), fix=fix) from error
-
-
-def _image_backend() -> str:
-    """`torchvision` where it is installed and works, else `pil`; ModelError where it is installed and broken."""
-    if importlib.util.find_spec("torchvision") is None:
-        return "pil"
-    try:
-        importlib.import_module("torchvision")
-    except (ImportError, RuntimeError) as error:
-        # A torchvision built for another torch also breaks transformers, so going on without it is no way out.
-        raise ModelError(
-            f"torchvision is installed but does not work with torch {torch.__version__}: {error}",
-            fix="pip uninstall torchvision (boxtune does without), or install the one made for this torch",
-        ) from error
-    return "torchvision"

@@ -13,16 +13,19 @@ import torch
 
 from boxtune.artifacts import RUN_CARD, write_json
 from boxtune.errors import NotLearningError
-from boxtune.finetune.encode import Encoder, collate_for_training
+from boxtune.finetune.collate import collate_for_training
+from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
+from boxtune.finetune.processors import save_processor
+from boxtune.finetune.weights import read_weights, write_weights
 
 
 def save_adapter(model: Any, folder: Path, loaded: Loaded, card: dict[str, Any]) -> None:
-    """Adapter weights, their config, tokenizer, image processor and run card into `folder`, all or nothing."""
+    """Adapter weights, their config, processor files and run card into `folder`, all or nothing."""
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     model.save_pretrained(part)
-    loaded.tokenizer.save_pretrained(part)
-    loaded.image_processor.save_pretrained(part)
+    write_weights(model, part)
+    save_processor(loaded.processor, loaded.source, part)
     write_json(part / RUN_CARD, card)
     # PEFT's model card is a template without content; the run card says what is known.
     (part / "README.md").unlink(missing_ok=True)
@@ -34,7 +37,7 @@ def save_adapter(model: Any, folder: Path, loaded: Loaded, card: dict[str, Any])
 
 
 def load_adapter(base: Any, folder: Path) -> Any:
-    """The base with the adapter of `folder` on it, for prediction.
+    """The base with the adapter of `folder` on it, and the weights that were trained themselves, for prediction.
 
     PEFT drops keys it does not know and leaves those it misses at their start, with a warning at most. Here the
     saved tensors are compared with the loaded ones, one by one; NotLearningError names the first that differs.
@@ -58,22 +61,24 @@ def load_adapter(base: Any, folder: Path) -> Any:
         raise NotLearningError(
             f"{len(wrong)} of {len(saved)} adapter tensors in {folder} did not reach the model, the first is {wrong[0]}"
         )
+    read_weights(model, folder)
     return model
 
 
 def put_back(model: Any, folder: Path) -> None:
-    """Set a PeftModel's adapter to the weights saved in `folder`, as they are there."""
+    """Set a PeftModel's adapter, and what else was trained, to the weights saved in `folder`, as they are there."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
     set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+    read_weights(model, folder)
 
 
 @torch.no_grad()
 def logits_digest(loaded: Loaded, encoder: Encoder, samples: Any) -> str:
     """A digest of the logits on these samples, under the autocast of training: equal only if every bit is."""
     examples = [encoder.encode_sample(sample) for sample in samples]
-    batch = collate_for_training(examples, pad_id=encoder.pad_id, image_token_id=encoder.image_token_id)
+    batch = collate_for_training(examples, encoder.layout)
     batch.pop("labels")
     was_training = loaded.model.training
     loaded.model.eval()

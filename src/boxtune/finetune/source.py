@@ -32,10 +32,11 @@ class ModelSource:
         return int(text.get("max_position_embeddings") or self.config.get("max_position_embeddings") or 32768)
 
 
-def find_model(ref: str | Path, *, ref_as: str | None = None) -> ModelSource:
+def find_model(ref: str | Path, *, ref_as: str | None = None, family: str | None = None) -> ModelSource:
     """The model a user named: a local folder, else a hub id taken from the cache or downloaded.
 
-    `ref_as` is what to call it, where the user named it otherwise (`tiny`).
+    `ref_as` is what to call it, where the user named it otherwise (`tiny`); `family` is the family that the user asked
+    for, instead of that of its config.
 
     Raises ModelError if neither is there, if config or weights are missing, or if the family is unknown. Honours
     HF_HUB_OFFLINE.
@@ -53,9 +54,9 @@ def find_model(ref: str | Path, *, ref_as: str | None = None) -> ModelSource:
         raise ModelError(f"the model's config cannot be read: {error}", where=str(path), fix=_FETCH) from error
     if not isinstance(config, dict):
         raise ModelError("the model's config is no JSON object", where=str(path), fix=_FETCH)
-    family = require_family(str(config.get("model_type")), where=str(path))
+    known = require_family(str(config.get("model_type")), where=str(path), asked=family)
     _require_weights(folder)
-    return ModelSource(ref=ref_as or ref, folder=folder, family=family, config=config)
+    return ModelSource(ref=ref_as or ref, folder=folder, family=known, config=config)
 
 
 _FIX = "give a folder in transformers' layout, a hub id such as Qwen/Qwen2-VL-7B-Instruct, or model=tiny"

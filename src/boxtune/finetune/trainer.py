@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer, given our data, our collator and the adapter's config: the one place where LoRA is attached."""
+"""TRL's trainer, given our data, our collator and the plan: the one place where LoRA is attached."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
-from boxtune.data import Sample
 from boxtune.errors import ConfigError
-from boxtune.finetune.adapters import Plan, keep_fp32
-from boxtune.finetune.encode import TrainingCollator
+from boxtune.finetune.adapters import Plan, free_weights, keep_fp32
+from boxtune.finetune.collator import TrainingCollator
 from boxtune.finetune.load import Loaded
+from boxtune.finetune.steps import ModelLossTrainer, TowerTrainer
 from boxtune.settings import Settings
 
 
@@ -23,35 +23,47 @@ def build_trainer(
     loaded: Loaded,
     plan: Plan,
     settings: Settings,
-    splits: Mapping[str, Sequence[Sample]],
     collator: TrainingCollator,
     callbacks: Sequence[TrainerCallback],
     *,
     checkpoints: Path,
     resuming: bool,
-) -> SFTTrainer:
-    """The trainer, with the adapter attached by TRL and its weights in fp32.
+) -> TowerTrainer:
+    """The trainer, with the adapter attached by TRL, the plan's own weights set free, and all of it in fp32.
 
-    `splits` holds `train` and `valid`. The model must be the bare base: TRL attaches the adapter itself, and a model
-    that already carries one is how the project's first run came to train nothing.
+    The model must be the bare base: TRL attaches the adapter itself, and a model that already carries one is how the
+    project's first run came to train nothing. Whoever looks at the model right when the adapter is attached calls
+    `free_weights` there; here it is called once TRL is done.
     """
-    rows = {name: _rows(name, len(samples)) for name, samples in splits.items()}
+    family, rate = loaded.source.family, settings.train.learning_rate
+    trainer_class = TowerTrainer if family.loss == "language" else ModelLossTrainer
+    free = frozenset(plan.weights)
+    weights = {name: parameter.data for name, parameter in loaded.model.named_parameters() if name in free}
+    rows = {name: _rows(name, collator.num_rows(name)) for name in ("train", "valid")}
     with warnings.catch_warnings():
         # TRL 1.16 still sets what transformers 5.23 has renamed; to go with the first TRL that does not.
         warnings.filterwarnings("ignore", r".*gradient_checkpointing\w*` is deprecated", FutureWarning)
-        trainer = SFTTrainer(
+        trainer = trainer_class(
             model=loaded.model,
-            args=build_arguments(loaded, settings, len(splits["train"]), checkpoints=checkpoints, resuming=resuming),
+            args=build_arguments(loaded, settings, len(rows["train"]), checkpoints=checkpoints, resuming=resuming),
             train_dataset=rows["train"],
             eval_dataset=rows["valid"],
             data_collator=collator,
             processing_class=loaded.tokenizer,
             peft_config=plan.config,
             callbacks=list(callbacks),
+            family=family,
+            rates=rate if isinstance(rate, Mapping) else None,
+            two_stage=settings.adapter.recipe == "two_stage",
         )
     # Ours shows the same with less noise.
     for noisy in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(noisy)
+    free_weights(trainer.model, plan)
+    for name, parameter in trainer.model.get_base_model().named_parameters():
+        if name in weights:
+            # As they were loaded: TRL has rounded to bf16 whatever was trainable by then.
+            parameter.data = weights[name].float()
     keep_fp32(trainer.model)
     return trainer
 
@@ -78,6 +90,7 @@ def build_arguments(
         )
     steps_per_epoch = math.ceil(math.ceil(num_train / micro) / (train.effective_batch // micro))
     every = math.ceil(steps_per_epoch / settings.eval.per_epoch)
+    rate = max(train.learning_rate.values()) if isinstance(train.learning_rate, Mapping) else train.learning_rate
     device, precision = loaded.placement.device.type, loaded.placement.precision
     checkpointing = device == "cuda" if train.checkpointing == "auto" else train.checkpointing == "on"
     return SFTConfig(
@@ -86,7 +99,7 @@ def build_arguments(
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=micro,
         gradient_accumulation_steps=train.effective_batch // micro,
-        learning_rate=train.learning_rate,
+        learning_rate=rate,
         lr_scheduler_type=train.schedule,
         warmup_steps=train.warmup_share,
         weight_decay=train.weight_decay,

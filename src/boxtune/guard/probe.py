@@ -229,8 +229,11 @@ def train_on(trainer: Any, model: Any, batches: Sequence[Mapping[str, Any]]) -> 
     """Forward and backward of each batch, as parts of one optimizer step; their losses."""
     trainer.current_gradient_accumulation_steps = len(batches)
     counts = {}
-    if "num_items_in_batch" in inspect.signature(trainer.training_step).parameters:
-        counts["num_items_in_batch"] = count_items(trainer, batches)
+    # TRL's trainers hand on whatever they get.
+    told = inspect.signature(trainer.training_step).parameters.values()
+    if any(one.name == "num_items_in_batch" or one.kind is one.VAR_KEYWORD for one in told):
+        number = count_items(trainer, batches)
+        counts = {} if number is None else {"num_items_in_batch": number}
     losses = []
     for place, batch in enumerate(batches):
         trainer.accelerator.gradient_state._set_sync_gradients(place == len(batches) - 1)

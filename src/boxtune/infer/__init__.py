@@ -1,7 +1,8 @@
 """A model and images -> boxes."""
 
 from boxtune.infer.folder import find_images, predict_folder
-from boxtune.infer.generate import Answer, answer_images
+from boxtune.infer.generate import Answer
 from boxtune.infer.predictor import Predictor, load_predictor
+from boxtune.infer.tiled import answer_images
 
 __all__ = ["Answer", "Predictor", "answer_images", "find_images", "load_predictor", "predict_folder"]

@@ -15,8 +15,9 @@ from boxtune.artifacts import require_folder, write_json
 from boxtune.boxes import Boxes
 from boxtune.data import open_image, read_size
 from boxtune.errors import DataError, name_some
-from boxtune.infer.generate import Answer, iter_answers, require_shape
+from boxtune.infer.generate import Answer, require_shape
 from boxtune.infer.predictor import Predictor, at_least
+from boxtune.infer.tiled import iter_images
 from boxtune.pictures import draw_boxes
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -106,7 +107,7 @@ def _answer_slice(
         return open_once
 
     sound = list(sizes)
-    for i, answer in iter_answers(
+    for i, answer in iter_images(
         predictor.loaded,
         predictor.encoder,
         [opener(path) for path in sound],

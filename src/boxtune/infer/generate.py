@@ -13,7 +13,8 @@ from PIL.Image import Image
 from boxtune.boxes import Boxes
 from boxtune.errors import DataError
 from boxtune.families import Problem
-from boxtune.finetune.encode import Encoder, Example, collate_for_prediction
+from boxtune.finetune.collate import Example, answers_begin, collate_for_prediction
+from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
 
 
@@ -31,35 +32,6 @@ class Answer:
     truncated: bool
 
 
-def answer_images(
-    loaded: Loaded,
-    encoder: Encoder,
-    images: Sequence[Callable[[], Image]],
-    *,
-    sizes: Sequence[tuple[int, int]],
-    max_new_tokens: int,
-    at_once: int,
-    classes: Sequence[Sequence[str]] | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[Answer]:
-    """One answer for each image, in the order given.
-
-    `images` open an upright RGB image when called, `sizes` are their (width, height); images of like length are
-    answered together. Each image is asked for its own of `classes`, or for all those of the encoder. An image that
-    cannot be opened raises: nobody's answer is ever made up.
-    """
-    answers: dict[int, Answer] = {}
-    made = iter_answers(
-        loaded, encoder, images, sizes=sizes, max_new_tokens=max_new_tokens, at_once=at_once, classes=classes
-    )
-    for i, answer in made:
-        if isinstance(answer, DataError):
-            raise answer
-        answers[i] = answer
-        progress(1)
-    return [answers[i] for i in range(len(images))]
-
-
 def iter_answers(
     loaded: Loaded,
     encoder: Encoder,
@@ -75,10 +47,7 @@ def iter_answers(
     An image that cannot be opened comes with the DataError it raised. Each image is opened once, and `at_once` of
     them are in memory.
     """
-    lengths = [
-        encoder.family.num_image_tokens(encoder.family.seen_wh(s, encoder.min_pixels, encoder.max_pixels))
-        for s in sizes
-    ]
+    lengths = [encoder.family.num_image_tokens(s, encoder.min_pixels, encoder.max_pixels) for s in sizes]
     order = sorted(range(len(images)), key=lambda i: (lengths[i], i))
     for start in range(0, len(order), at_once):
         examples: dict[int, Example] = {}
@@ -87,10 +56,17 @@ def iter_answers(
                 examples[i] = encoder.encode_image(images[i](), classes=None if classes is None else classes[i])
             except DataError as error:
                 yield i, error
-        if examples:
+        for together in _groups(examples, pads_left=encoder.layout.pads_left):
             with _evaluating(loaded.model):
-                answers = _answer(loaded, encoder, list(examples.values()), max_new_tokens)
-            yield from zip(examples, answers, strict=True)
+                answers = _answer(loaded, encoder, list(together.values()), max_new_tokens)
+            yield from zip(together, answers, strict=True)
+
+
+def _groups(examples: dict[int, Example], *, pads_left: bool) -> Iterator[dict[int, Example]]:
+    """The examples that are answered in one batch: all, or those with prompts of one length."""
+    lengths = {i: 0 if pads_left else len(example.prompt_ids) for i, example in examples.items()}
+    for length in sorted(set(lengths.values())):
+        yield {i: example for i, example in examples.items() if lengths[i] == length}
 
 
 def require_shape(encoder: Encoder, size_wh: tuple[int, int], name: str) -> None:
@@ -105,21 +81,21 @@ def require_shape(encoder: Encoder, size_wh: tuple[int, int], name: str) -> None
 def _answer(loaded: Loaded, encoder: Encoder, examples: list[Example], max_new_tokens: int) -> list[Answer]:
     from transformers import GenerationConfig
 
-    batch = collate_for_prediction(examples, pad_id=encoder.pad_id, image_token_id=encoder.image_token_id)
+    batch = collate_for_prediction(examples, encoder.layout)
     batch = {name: tensor.to(loaded.placement.device) for name, tensor in batch.items()}
     # Whole, so that no sampling default of the checkpoint's own generation config comes in.
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=encoder.end_id,
-        pad_token_id=encoder.pad_id,
+        pad_token_id=encoder.layout.pad_id,
         use_cache=True,
     )
     with loaded.placement.autocast():
         written = loaded.model.generate(**batch, generation_config=config)
     return [
         _read(encoder, ids, example)
-        for ids, example in zip(written[:, batch["input_ids"].shape[1] :].tolist(), examples, strict=True)
+        for ids, example in zip(written[:, answers_begin(batch) :].tolist(), examples, strict=True)
     ]
 
 

@@ -13,12 +13,14 @@ from PIL.Image import Image
 from boxtune.artifacts import RUN_CARD, RunFolder, read_json
 from boxtune.boxes import Boxes
 from boxtune.data import open_image
+from boxtune.data.tiles import Tiling
 from boxtune.errors import DataError, ModelError
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded, Placement, build_encoder, choose_placement, load_base
 from boxtune.finetune.reload import load_adapter
 from boxtune.finetune.source import ModelSource, fingerprint
-from boxtune.infer.generate import Answer, answer_images, require_shape
+from boxtune.infer.generate import Answer, require_shape
+from boxtune.infer.tiled import answer_images
 
 Picture = str | Path | Image | np.ndarray
 
@@ -75,8 +77,9 @@ def at_least(boxes: Boxes, threshold: float | None) -> Boxes:
     return boxes.take(boxes.scores >= threshold)
 
 
-def load_predictor(path: str | Path, find_source: Callable[[str], ModelSource]) -> Predictor:
-    """The tuned model of a run folder or of an adapter folder; `find_source` finds the base by the name on the card.
+def load_predictor(path: str | Path, find_source: Callable[[str, str], ModelSource]) -> Predictor:
+    """The tuned model of a run folder or of an adapter folder; `find_source` finds the base by name and
+    family of the card.
 
     Raises DataError where there is no adapter, ModelError where the base is another than it was trained on.
     """
@@ -88,7 +91,7 @@ def load_predictor(path: str | Path, find_source: Callable[[str], ModelSource]) 
             fix="give the folder of a finished run, or an adapter/ folder inside one",
         )
     card = read_json(folder / RUN_CARD)
-    source = find_source(card["model"])
+    source = find_source(card["model"], card["family"])
     if fingerprint(source.folder) != card["base_fingerprint"]:
         raise ModelError(
             "the base model's weights are not the ones the adapter was trained on",
@@ -96,9 +99,12 @@ def load_predictor(path: str | Path, find_source: Callable[[str], ModelSource]) 
             fix=f"put back the weights of {card['model']} as they were, or train again",
         )
     placement = _place(card["quantization"], card["precision"])
-    loaded = load_base(source, placement, min_pixels=card["min_pixels"], max_pixels=card["max_pixels"])
-    encoder = build_encoder(loaded, card["classes"])
-    if encoder.family.prompt(encoder.classes, 0) != card["prompt"]:
+    # Cards of older versions know neither towers trained in full, nor descriptions, nor tiles.
+    full = card.get("full_towers", ())
+    loaded = load_base(source, placement, min_pixels=card["min_pixels"], max_pixels=card["max_pixels"], full=full)
+    tiling = None if card.get("tiling") is None else Tiling(**card["tiling"])
+    encoder = build_encoder(loaded, card["classes"], card.get("descriptions"), tiling)
+    if encoder.prompt(encoder.classes, "") != card["prompt"]:
         raise ModelError(
             "this version of boxtune asks with another prompt than the adapter was trained with",
             where=str(folder / RUN_CARD),

@@ -1,6 +1,7 @@
-"""A finished run -> something to look at."""
+"""A finished run, or an inspected data set -> something to look at."""
 
 from boxtune.report.gallery import write_gallery
+from boxtune.report.sheet import write_sheets
 from boxtune.report.table import score_table
 
-__all__ = ["score_table", "write_gallery"]
+__all__ = ["score_table", "write_gallery", "write_sheets"]

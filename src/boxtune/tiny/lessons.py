@@ -77,7 +77,7 @@ class Teacher:
                 out[place, : len(row)], mask[place, : len(row)] = row, True
             return out, mask
 
-        prompt = QWEN2_VL.prompt(("\0",), 1)
+        prompt = QWEN2_VL.prompt(("\0",), IMAGE)
         self.before = ids(prompt[: prompt.index(IMAGE)])
         self.head = ids(prompt[prompt.index(IMAGE) + len(IMAGE) : prompt.index("\0")])
         self.tail = ids(prompt[prompt.index("\0") + 1 :])

@@ -16,7 +16,7 @@ NAMES = (
 ).split()
 
 WORDS: tuple[str, ...] = (
-    *([QWEN2_VL.prompt((), 0)] * 40),
+    *([QWEN2_VL.prompt((), "")] * 40),
     *([NOTHING] * 20),
     *("Detect the bounding box of each:" for _ in range(20)),
     *(name for name in NAMES for _ in range(2)),

@@ -1,0 +1,97 @@
+"""Rows that name samples -> training batches: images are opened, changed and asked about here, in the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL.Image import Image
+
+from boxtune.boxes import Boxes
+from boxtune.data import Sample
+from boxtune.data.ask import ask_classes, sample_rng
+from boxtune.data.augment import training_picture
+from boxtune.data.epoch import Epochs
+from boxtune.data.mosaic import draw_group
+from boxtune.errors import DataError
+from boxtune.finetune.collate import Example, collate_for_training
+from boxtune.finetune.encode import Encoder
+from boxtune.finetune.talk import Talker
+from boxtune.settings import DataSettings
+
+
+class TrainingCollator:
+    """Rows that name samples -> a training batch; images are opened here, so that workers share the work.
+
+    A row is `{"split": name, "i": place}`; of `train` the place is a row of the epoch (`Epochs`), of other splits that
+    of the sample. A training image that turns out to be broken is left out and the next good sample takes its place,
+    so that batches keep their size; `on_broken(sample, error)` is told each time and decides when it is too much. A
+    broken image of any other split raises.
+
+    Training images go through the changes of `data.augment`, and shares of them are asked for some of the classes
+    only, or for classes that they lack. All of it is drawn from (seed, epoch, image id) alone, so that a resumed run
+    and any number of workers see the same. `epoch` is set at the begin of each. `max_tokens` bounds a sample: one that
+    turns out to be longer, which large sets are not measured for one by one, counts as broken.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        splits: Mapping[str, Sequence[Sample]],
+        on_broken: Any,
+        data: DataSettings | None = None,
+        *,
+        epochs: Epochs | None = None,
+        max_tokens: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.encoder, self.splits, self.on_broken = encoder, splits, on_broken
+        self.data = DataSettings(path=".") if data is None else data
+        self.epochs = Epochs(samples=splits["train"], seed=seed) if epochs is None else epochs
+        self.max_tokens, self.seed, self.epoch = max_tokens, seed, 0
+        self.talker = Talker(encoder) if self.epochs.conversations else None
+
+    def num_rows(self, split: str) -> int:
+        """Rows of a split; of `train` those of one epoch."""
+        return len(self.epochs) if split == "train" else len(self.splits[split])
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        examples = [self._example(row["split"], row["i"]) for row in rows]
+        return collate_for_training(examples, self.encoder.layout)
+
+    def _example(self, split: str, row: int) -> Example:
+        if split != "train":
+            return self.encoder.encode_sample(self.splits[split][row])
+        kind, place = self.epochs.find(row, self.epoch)
+        if kind == "mix":
+            assert self.talker is not None
+            return self.talker.encode(self.epochs.conversations[place])
+        samples = self.splits[split]
+        for step in range(len(samples)):
+            at = (place + step) % len(samples)
+            try:
+                return self._trained(samples, at)
+            except DataError as error:
+                self.on_broken(samples[at], error)
+        raise DataError("not one training image can be opened", where=str(samples[0].image.parent))
+
+    def _trained(self, samples: Sequence[Sample], place: int) -> Example:
+        """One training image as this epoch shows it and asks about it. Raises DataError if it cannot be used."""
+        rng = sample_rng(self.seed, self.epoch, samples[place].image_id)
+        group = [samples[i] for i in draw_group(place, len(samples), self.data.augment, rng)]
+        # All boxes, not only targets: a class of which there is a crowd is not absent.
+        present = {label for one in group for label in one.boxes.labels}
+        asked = ask_classes(self.encoder.classes, present, rng, subset=self.data.subset, absent=self.data.absent)
+
+        def fits(image: Image, boxes: Boxes) -> bool:
+            return self.max_tokens is None or sum(self.encoder.measure_boxes(image.size, boxes)) <= self.max_tokens
+
+        image, boxes = training_picture(group, self.data.augment, rng, on_broken=self.on_broken, fits=fits)
+        if asked is not None:
+            boxes = boxes.take([i for i, label in enumerate(boxes.labels) if label in asked])
+        example = self.encoder.encode_image(image, boxes, classes=asked)
+        num = len(example.prompt_ids) + len(example.answer_ids)
+        if self.max_tokens is not None and num > self.max_tokens:
+            raise DataError(f"{num} tokens of {self.max_tokens}", where=str(samples[place].image))
+        return example

@@ -1,0 +1,51 @@
+"""Weights of the base that were trained themselves: one file beside the adapter, every tensor of it checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from boxtune.errors import NotLearningError
+
+WEIGHTS = "trained_weights.safetensors"
+"""Beside adapter_model.safetensors, only where a recipe trains weights of the base; names are those of the base."""
+
+
+def trained_weights(model: Any) -> dict[str, Any]:
+    """The trainable parameters of a PeftModel that are no adapter's, by their names in the base."""
+    base = model.get_base_model()
+    return {
+        name: parameter
+        for name, parameter in base.named_parameters()
+        if parameter.requires_grad and ".lora_" not in name
+    }
+
+
+def write_weights(model: Any, folder: Path) -> None:
+    """Write the trained weights of a PeftModel into `folder`, in fp32; nothing where there are none."""
+    from safetensors.torch import save_file
+
+    if trained := trained_weights(model):
+        tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in trained.items()}
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def read_weights(model: Any, folder: Path) -> None:
+    """Put the trained weights of `folder` into a PeftModel, in fp32; nothing where there are none.
+
+    Raises NotLearningError, naming the first, where a tensor has no place of its shape.
+    """
+    from safetensors.torch import load_file
+
+    if not (folder / WEIGHTS).is_file():
+        return
+    saved = load_file(folder / WEIGHTS)
+    parameters = dict(model.get_base_model().named_parameters())
+    wrong = [name for name, tensor in saved.items() if name not in parameters or parameters[name].shape != tensor.shape]
+    if wrong:
+        raise NotLearningError(
+            f"{len(wrong)} of {len(saved)} trained weights in {folder} have no place in the model, the first is "
+            f"{wrong[0]}: another base, or one with this tower quantised"
+        )
+    for name, tensor in saved.items():
+        parameters[name].data = tensor.to(parameters[name].device)

@@ -1,0 +1,111 @@
+"""Answers for whole images, tile by tile where the model was tuned on tiles: the same tiles, and boxes joined again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from PIL.Image import Image
+
+from boxtune.data.tiles import Tile, Tiling, open_tiles, tile_windows
+from boxtune.data.tiles_merge import merge_tiles
+from boxtune.errors import DataError
+from boxtune.finetune.encode import Encoder
+from boxtune.finetune.load import Loaded
+from boxtune.infer.generate import Answer, iter_answers
+
+
+def answer_images(
+    loaded: Loaded,
+    encoder: Encoder,
+    images: Sequence[Callable[[], Image]],
+    *,
+    sizes: Sequence[tuple[int, int]],
+    max_new_tokens: int,
+    at_once: int,
+    classes: Sequence[Sequence[str]] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Answer]:
+    """One answer for each image, in the order given; `progress` is told of each.
+
+    `images` open an upright RGB image when called, `sizes` are their (width, height); images of like length are
+    answered together. Each image is asked for its own of `classes`, or for all those of the encoder. An image that
+    cannot be opened raises: nobody's answer is ever made up.
+    """
+    answers: dict[int, Answer] = {}
+    for i, answer in iter_images(
+        loaded, encoder, images, sizes=sizes, max_new_tokens=max_new_tokens, at_once=at_once, classes=classes
+    ):
+        if isinstance(answer, DataError):
+            raise answer
+        answers[i] = answer
+        progress(1)
+    return [answers[i] for i in range(len(images))]
+
+
+def iter_images(
+    loaded: Loaded,
+    encoder: Encoder,
+    images: Sequence[Callable[[], Image]],
+    *,
+    sizes: Sequence[tuple[int, int]],
+    max_new_tokens: int,
+    at_once: int,
+    classes: Sequence[Sequence[str]] | None = None,
+) -> Iterator[tuple[int, Answer | DataError]]:
+    """(place, answer) of every image as soon as it is done; see `iter_answers`.
+
+    With tiles (`encoder.tiling`) the answer's text is that of all its tiles, one in a line, its problems are theirs,
+    and it is truncated if one of them is.
+    """
+    if encoder.tiling is None:
+        yield from iter_answers(
+            loaded, encoder, images, sizes=sizes, max_new_tokens=max_new_tokens, at_once=at_once, classes=classes
+        )
+        return
+    windows, owners, openers = _cut(images, sizes, encoder.tiling)
+    left = Counter(owners)
+    found: dict[int, dict[int, Answer | DataError]] = {}
+    for at, answer in iter_answers(
+        loaded,
+        encoder,
+        openers,
+        sizes=[(right - x, bottom - y) for x, y, right, bottom in windows],
+        max_new_tokens=max_new_tokens,
+        at_once=at_once,
+        classes=None if classes is None else [classes[owner] for owner in owners],
+    ):
+        owner = owners[at]
+        found.setdefault(owner, {})[at] = answer
+        left[owner] -= 1
+        if not left[owner]:
+            yield owner, _join(found.pop(owner), windows)
+
+
+def _cut(
+    images: Sequence[Callable[[], Image]], sizes: Sequence[tuple[int, int]], tiling: Tiling
+) -> tuple[list[Tile], list[int], list[Callable[[], Image]]]:
+    """Every tile of every image: its window, the place of its image, and what opens it."""
+    windows: list[Tile] = []
+    owners: list[int] = []
+    openers: list[Callable[[], Image]] = []
+    for place, (open_whole, size_wh) in enumerate(zip(images, sizes, strict=True)):
+        own = tile_windows(size_wh, tiling)
+        windows += own
+        owners += [place] * len(own)
+        openers += open_tiles(open_whole, own)
+    return windows, owners, openers
+
+
+def _join(answers: dict[int, Answer | DataError], windows: Sequence[Tile]) -> Answer | DataError:
+    parts: list[tuple[Tile, Answer]] = []
+    for at, answer in sorted(answers.items()):
+        if isinstance(answer, DataError):
+            return answer
+        parts.append((windows[at], answer))
+    return Answer(
+        text="\n".join(answer.text for _, answer in parts),
+        boxes=merge_tiles([(window, answer.boxes) for window, answer in parts]),
+        problems=tuple(problem for _, answer in parts for problem in answer.problems),
+        truncated=any(answer.truncated for _, answer in parts),
+    )
