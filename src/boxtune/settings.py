@@ -127,6 +127,12 @@ class DataSettings(Section):
     mix: FolderPath | None = Field(None, description="JSONL of other conversations to train on as well")
     mix_share: Share = Field(0.1, description="share of training samples that come from data.mix")
 
+    @pydantic.model_validator(mode="after")
+    def _check_shares(self) -> DataSettings:
+        if self.subset + self.absent > 1:
+            raise ValueError(f"subset={self.subset} and absent={self.absent} are more than all images together")
+        return self
+
 
 class AdapterSettings(Section):
     """What is trained: LoRA on the linear layers of one or more towers."""

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from boxtune.boxes import Boxes
-from boxtune.data import Dataset, Sample, image_name, limit_split, require_validation, write_split
+from boxtune.data import Dataset, Sample, image_name, limit_split, require_validation, split, write_split
 from boxtune.errors import ConfigError, DataError
 
 from .cases import find, names, picture, read_coco, save, write_splits
@@ -150,3 +150,15 @@ def test_image_name_outside_the_folder(forty: Dataset, tmp_path: Path) -> None:
     sample = replace(forty.splits["train"][0], image=tmp_path / "x" / "ä.png")
     assert image_name(forty, sample) == "ä.png"
     assert image_name(forty, forty.splits["train"][0]) == "train/0.png"
+
+
+def test_very_many_images_are_drawn_without_a_look(forty: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "MOST_LOOKED_AT", 39)
+    monkeypatch.setattr(split, "MOST_SET_ASIDE", 3)
+    after = require_validation(forty, seed=1)
+    finding = find(after, "data.split")
+    assert finding is not None and finding.level == "warn" and "not compared" in finding.seen
+    assert len(after.splits["valid"]) == 3 and names(after, "valid") == names(
+        require_validation(forty, seed=1), "valid"
+    )
+    assert not set(names(after, "valid")) & set(names(after, "train")) and len(after.splits["train"]) == 37

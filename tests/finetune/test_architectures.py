@@ -202,8 +202,8 @@ def test_the_prompt_is_what_the_processor_makes_of_it(case: Case) -> None:
 def test_recipes_reach_their_towers_and_no_other(case: Case, recipe: str) -> None:
     family, full = case.source.family, full_towers(recipe)
     wanted = {tower for tower, way in RECIPES[recipe].items() if way == "full" or tower in family.adapted}
-    if not wanted:
-        with pytest.raises(ModelError, match="no linear layer that adapter"):
+    if not wanted or (recipe == "two_stage" and len(wanted) < 2):
+        with pytest.raises(ModelError, match=r"no linear layer that adapter|has one stage only"):
             plan_adapter(case.loaded.model, family, make_settings(recipe).adapter)
         return
     loaded = case.load("none" if recipe == "full" else "nf4", full) if full else case.loaded

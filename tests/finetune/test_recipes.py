@@ -177,6 +177,13 @@ def test_a_tower_trained_in_full_is_kept_out_of_nf4() -> None:
     assert all(isinstance(module, bnb.nn.Linear4bit) != ("visual" in name) for name, module in layers.items())
 
 
+def test_there_is_nothing_to_quantise_where_all_is_trained() -> None:
+    placement = choose_placement("nf4", "fp32")
+    with pytest.raises(ConfigError, match="nothing is left to store in nf4") as raised:
+        load_base(find_source("tiny"), placement, **BUDGET, full=full_towers("full"))
+    assert "quantization=none" in raised.value.fix
+
+
 def test_quantised_weights_cannot_be_trained_in_full(tiny: Any) -> None:
     for recipe, fix in (("full", "quantization=none"), ("full_vision", "kept out")):
         with pytest.raises(ModelError, match="quantised and cannot be trained themselves") as raised:

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from boxtune.data.documents import find_documents, group_documents, name_documents, read_each, settle_corners
+from boxtune.data.documents import (
+    are_shares,
+    find_documents,
+    group_documents,
+    name_documents,
+    read_each,
+    settle_corners,
+)
 from boxtune.data.draft import Draft, Options, Raw
 from boxtune.data.image_names import choose_name, spell_link
 from boxtune.data.json_files import as_number, load_json, peek_json
@@ -58,9 +65,9 @@ def read_createml(path: Path, options: Options) -> Raw:
 
 def _choose(numbers: list[Float[np.ndarray, "_ 4"]], asked: str | None, where: str) -> Choice:
     rows = np.concatenate([np.zeros((0, 4)), *numbers])
-    within = bool(len(rows)) and bool(((rows >= 0) & (rows <= 1)).all()) and bool((rows % 1 > 0).any())
-    unit = "all numbers lie within 0..1" if within else "in pixels"
-    known = _READINGS[within], f"Create ML's x and y are the centre, {unit}"
+    shares = are_shares(rows)
+    unit = "all numbers lie within 0..1" if shares else "in pixels"
+    known = _READINGS[shares], f"Create ML's x and y are the centre, {unit}"
     sizes = np.zeros((len(rows), 2), dtype=np.int64)
     return choose_reading(rows, sizes, _READINGS, where=where, asked=asked, known=known)
 

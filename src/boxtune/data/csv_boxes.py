@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from boxtune.data.csv_cells import EMPTY_WORDS, Numbers, parse_boxes, parse_labels, parse_predictions
 from boxtune.data.csv_columns import Columns, find_columns
 from boxtune.data.csv_table import column_places, iter_rows, peek_rows
-from boxtune.data.documents import find_documents, group_documents, name_documents, settle_corners
+from boxtune.data.documents import are_shares, find_documents, group_documents, name_documents, settle_corners
 from boxtune.data.draft import Draft, Options, Raw, Size
 from boxtune.data.image_names import StemFinder, choose_name, spell_link
 from boxtune.data.json_files import as_number, as_size
@@ -49,8 +49,12 @@ def sniff_csv(path: Path) -> str | None:
 
 
 def _find(path: Path) -> list[Path]:
-    found = find_documents(path, ".csv", _is_table) or find_documents(path, ".tsv", _is_table)
-    return found if path.is_file() else [file for file in found if "submission" not in file.stem.lower()]
+    """The tables of a data set, without the sheet on which Kaggle's answers are handed in."""
+
+    def wanted(file: Path) -> bool:
+        return (path.is_file() or "submission" not in file.stem.lower()) and _is_table(file)
+
+    return find_documents(path, ".csv", wanted) or find_documents(path, ".tsv", wanted)
 
 
 def _is_table(file: Path) -> bool:
@@ -303,9 +307,9 @@ def _choose(
     where: str,
 ) -> Choice:
     numbers = np.concatenate([np.zeros((0, 4)), *(draft.xyxy for draft in drafts)])
-    within = bool(len(numbers)) and bool((np.abs(numbers) <= 1).all()) and bool((numbers % 1 > 0).any())
-    unit = "unit" if within else "px"
-    lie = "all numbers lie within 0..1" if within else "as most tables do, in pixels"
+    shares = are_shares(numbers)
+    unit = "unit" if shares else "px"
+    lie = "all lie within 0..1" if shares else "not all lie within 0..1, so they are pixels"
     known: tuple[str, str] | None = None
     if schema:
         known = f"xyxy_{unit}", f"path,x1,y1,x2,y2,class with a class file beside it; {lie}"

@@ -110,13 +110,17 @@ PREDICTION_SHAPES = {
     "score box": 5,
 }
 """What a prediction string repeats, and in how many words."""
+_MOST = 0.9
 
 
 def find_prediction_shape(cells: Sequence[str]) -> tuple[str, ...]:
-    """Every shape that prediction strings may have: of each group the words that are no label must be numbers, and a
-    score must lie within 0..1. A label may be a number of its own."""
+    """Every shape that prediction strings may have, judged by nine in ten of them.
+
+    The words of a group that are no label must be numbers, and a score must lie within 0..1.
+    """
     rows = [words for cell in cells if (words := cell.split()) and cell.lower() not in EMPTY_WORDS]
-    return tuple(shape for shape in PREDICTION_SHAPES if rows and all(_fits(words, shape) for words in rows))
+    fits = {shape: sum(_fits(words, shape) for words in rows) for shape in PREDICTION_SHAPES}
+    return tuple(shape for shape, count in fits.items() if rows and count >= _MOST * len(rows))
 
 
 def _fits(words: Sequence[str], shape: str) -> bool:

@@ -112,6 +112,14 @@ def _by_name(header: Sequence[str], rows: Sequence[Sequence[str]], file: Path) -
     )
 
 
+def _schema(plain: Sequence[str], orders: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """Whose table it is, if all its columns are there, and the one order of its numbers; else what is open stays so."""
+    for name, (columns, order) in words.SCHEMAS.items():
+        if columns <= set(plain) and order in orders:
+            return name, (order,)
+    return None, orders
+
+
 def _first(
     plain: Sequence[str], wanted: frozenset[str], fits: Callable[[int], bool] = lambda place: True
 ) -> int | None:
@@ -183,11 +191,14 @@ def _four(
 
 
 def _box_cell(plain: Sequence[str], rows: Sequence[Sequence[str]], image: int) -> tuple[int | None, tuple[str, ...]]:
+    """The column whose cells are boxes, and what their numbers may mean; most must be, so that a broken one is told."""
     for place, name in enumerate(plain):
-        values = _column(rows, place)
-        orders = {orders_in(value) for value in values} or {ANY_ORDER}
-        if name in words.BOX_CELLS and place != image and len(orders) == 1 and None not in orders:
-            return place, orders.pop() or ()
+        values = _column(rows, place) if name in words.BOX_CELLS and place != image else None
+        if values is None:
+            continue
+        told = [orders for value in values if (orders := orders_in(value)) is not None] if values else [ANY_ORDER]
+        if len(set(told)) == 1 and 2 * len(told) > len(values):
+            return place, told[0]
     return None, ()
 
 
@@ -280,36 +291,33 @@ def _runs_meant(
     runs: Sequence[Sequence[int]], label: int | None, rows: Sequence[Sequence[str]], image: int
 ) -> tuple[Four | None, tuple[int, int] | None, int | None] | None:
     """Box, image size and class among runs of numbers; None if there is no box, a box of None if it cannot be told."""
+    by_length = {len(run): run for run in runs}
     lengths = sorted(len(run) for run in runs)
     if lengths == [4] or lengths == [2, 4]:
-        box = next(run for run in runs if len(run) == 4)
-        size = next((run for run in runs if len(run) == 2), None)
-        return (box[0], box[1], box[2], box[3]), (size[0], size[1]) if size else None, label
+        size = by_length.get(2)
+        return _four_of(by_length[4]), (size[0], size[1]) if size else None, label
+    if lengths == [1, 4] and label is None:
+        return _four_of(by_length[4]), None, by_length[1][0]
     if lengths == [8]:  # four corners, two of which may be empty (AutoML): the first and the third are apart
-        run = runs[0]
+        run = by_length[8]
         return (run[0], run[1], run[4], run[5]), None, label
     if lengths == [6] and label is not None:
-        run = runs[0]
-        ways = [
-            (box, size)
-            for size, box in ((run[:2], run[2:]), (run[4:], run[:4]))
-            if _can_be_size(size, box, rows, image)
-        ]
-        if len(ways) == 1:
-            box, size = ways[0]
-            return (box[0], box[1], box[2], box[3]), (size[0], size[1]), label
-        return None, None, label
+        run = by_length[6]
+        sizes = [(run[:2], run[2:]), (run[4:], run[:4])]
+        sizes = [(size, box) for size, box in sizes if _can_be_size(size, box, rows, image)]
+        if len(sizes) != 1:
+            return None, None, label
+        return _four_of(sizes[0][1]), (sizes[0][0][0], sizes[0][0][1]), label
     if lengths == [5] and label is None:
-        run = runs[0]
-        ways5 = [(box, one) for box, one in ((run[:4], run[4]), (run[1:], run[0])) if _can_be_class(one, box, rows)]
-        if len(ways5) == 1:
-            box, one = ways5[0]
-            return (box[0], box[1], box[2], box[3]), None, one
-        return None, None, label
-    if lengths == [1, 4] and label is None:
-        box, one = sorted(runs, key=len)[1], sorted(runs, key=len)[0]
-        return (box[0], box[1], box[2], box[3]), None, one[0]
+        run = by_length[5]
+        classes = [(run[4], run[:4]), (run[0], run[1:])]
+        classes = [(one, box) for one, box in classes if _can_be_class(one, box, rows)]
+        return (_four_of(classes[0][1]), None, classes[0][0]) if len(classes) == 1 else (None, None, label)
     return None
+
+
+def _four_of(run: Sequence[int]) -> Four:
+    return run[0], run[1], run[2], run[3]
 
 
 def _values(rows: Sequence[Sequence[str]], places: Sequence[int]) -> list[list[float]]:

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float
+
 from boxtune.data.draft import Draft
 from boxtune.data.places import SPLITS, split_folders
-from boxtune.data.reading import Reading
+from boxtune.data.reading import FITS, Reading
 from boxtune.data.shards import split_of_file
 from boxtune.errors import DataError, name_some
 
@@ -124,6 +127,12 @@ def read_each(splits: Splits, read: Callable[[str, Path], Draft]) -> Drafts:
 def _says(draft: Draft) -> tuple[list[str], list[tuple[object, ...]]]:
     rows = zip(draft.owners, draft.labels, draft.xyxy.tolist(), strict=True)
     return sorted(draft.files), sorted((draft.files[owner], label, *corners) for owner, label, corners in rows)
+
+
+def are_shares(numbers: Float[np.ndarray, "n 4"]) -> bool:
+    """Whether four numbers each are shares of an image's sides: nearly all boxes lie within 0..1, and have fractions."""
+    within = (np.abs(numbers) <= 1).all(axis=1)
+    return bool(len(numbers)) and float(within.mean()) >= FITS and bool((numbers[within] % 1 > 0).any())
 
 
 def settle_corners(draft: Draft, reading: Reading) -> None:

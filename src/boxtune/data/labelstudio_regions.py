@@ -14,7 +14,7 @@ from boxtune.data.draft import Size
 from boxtune.data.json_files import as_number, as_numbers, as_size
 from boxtune.data.outline import Corners, box_around, box_around_ellipse, box_around_rotated
 
-_SHAPES = {"rectangle", "polygon", "ellipse", "brush", "keypoint", "video", "bitmask", "vector"}
+_SHAPES = ("rectangle", "polygon", "ellipse", "brush", "keypoint", "video", "bitmask", "vector")
 _CHANNELS = 4  # a brush is kept as red, green, blue and alpha of every pixel
 
 
@@ -40,7 +40,7 @@ def gather_regions(result: Sequence[Any]) -> list[Region]:
     groups: dict[object, list[Mapping[str, Any]]] = {}
     for place, item in enumerate(result):
         if isinstance(item, Mapping):
-            groups.setdefault(item.get("id") or place, []).append(item)
+            groups.setdefault(item.get("id") or f"number {place}", []).append(item)
     regions = []
     for key, items in groups.items():
         shaped = [(item, kind) for item in items if (kind := _kind(item)) is not None]
@@ -48,7 +48,7 @@ def gather_regions(result: Sequence[Any]) -> list[Region]:
             continue  # a choice or a text about the whole image
         item, kind = shaped[0]
         value = item["value"] if isinstance(item.get("value"), Mapping) else {}
-        source, place = item.get("to_name"), item.get("item_index")
+        source, item_index = item.get("to_name"), item.get("item_index")
         regions.append(
             Region(
                 called=repr(key) if isinstance(key, str) else str(key),
@@ -56,7 +56,7 @@ def gather_regions(result: Sequence[Any]) -> list[Region]:
                 shape=value,
                 labels=_labels(items),
                 source=source if isinstance(source, str) else None,
-                item=place if isinstance(place, int) else None,
+                item=item_index if isinstance(item_index, int) else None,
                 size_wh=as_size(item.get("original_width"), item.get("original_height"))
                 or as_size(value.get("original_width"), value.get("original_height")),
             )
@@ -194,6 +194,6 @@ def decode_brush(rle: UInt8[np.ndarray, " n"], count: int) -> Bool[np.ndarray, "
                 raise ValueError("is a brush whose bytes are cut off")
             piece = bits[at : at + run * length_of_value].reshape(run, length_of_value)
             at += run * length_of_value
-            values[place : place + run] = piece.any(axis=1)[: count - place]
+            values[place : place + run] = (piece.max(axis=1) > 0)[: count - place]
         place += run
     return values

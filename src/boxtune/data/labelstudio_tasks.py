@@ -156,7 +156,8 @@ def read_config(folder: Path) -> tuple[Path, Config] | None:
 
 
 def _label_names(root: ET.Element) -> list[str]:
-    return [tag.get("alias") or tag.get("value", "") for tag in root.iter("Label")]
+    names = [tag.get("alias") or tag.get("value") for tag in root.iter("Label")]
+    return [name for name in names if name]
 
 
 def find_image_keys(
@@ -171,10 +172,10 @@ def find_image_keys(
     keys = dict.fromkeys(key for task in tasks for key, value in task.data.items() if _image_texts(value))
     tags = list(dict.fromkeys(used_tags))
     if tags and all(tag in keys for tag in tags):
-        return {tag: tag for tag in tags}
+        return dict[str | None, str](zip(tags, tags, strict=True))
     usual = [key for key in _IMAGE_KEYS if key in keys]
     if len(tags) < 2 and (len(keys) == 1 or len(usual) == 1):
-        return {(tags or [None])[0]: usual[0] if len(keys) > 1 else next(iter(keys))}
+        return {tags[0] if tags else None: usual[0] if len(keys) > 1 else next(iter(keys))}
     told = name_some((repr(key) for key in keys), limit=6) or "none"
     raise DataError(
         f"it cannot be told which data of {file.name} is the image; it may be {told}",

@@ -12,11 +12,15 @@ from boxtune.data.sample import Dataset, Sample
 from boxtune.data.table import take_samples
 from boxtune.errors import ConfigError, DataError, Finding, name_some
 
+MOST_LOOKED_AT = 50_000
+"""Training images that are decoded and compared before they are split: some ten minutes on two cores."""
+MOST_SET_ASIDE = 5_000
+"""Images that are set aside at most: more tell nothing more, and each has to be answered after training."""
 _LARGEST_SHARE = 3  # one group may not be more than a third of the images, or there is little left to learn from
 
 
 def require_validation(dataset: Dataset, *, seed: int, share: float = 0.1) -> Dataset:
-    """The data set with a `valid` split: its own, or about `share` of the training images.
+    """The data set with a `valid` split: its own, or about `share` of the training images, at most 5,000.
 
     Images of the same bytes always stay together, and so do near-duplicates (frames of a video, copies): groups are
     the connected parts of "near", so a chain of similar frames is one group. Groups are drawn by a hash of
@@ -24,7 +28,8 @@ def require_validation(dataset: Dataset, *, seed: int, share: float = 0.1) -> Da
     be opened are never drawn. Where everything looks alike, near-duplicates are parted, with a warning.
 
     Every training image is decoded once on all cores, and then all pairs are compared by a matrix product in tiles:
-    10,000 images compare in about a second on two cores, 100,000 therefore in about two minutes.
+    10,000 images compare in about a second on two cores. More than 50,000 images are not looked at: they are drawn
+    one by one, with a warning.
 
     Raises DataError without training images, with a single one, or if all have the same bytes.
     """
@@ -71,9 +76,11 @@ def write_split(dataset: Dataset, path: Path) -> None:
 
 
 def _draw(dataset: Dataset, train: Sequence[Sample], seed: int, share: float) -> tuple[set[int], Finding]:
-    near, exact, unopened = group_alike([sample.image for sample in train])
     keys = [_key(seed, image_name(dataset, sample)) for sample in train]
-    target = max(1, round(share * len(train)))
+    target = min(MOST_SET_ASIDE, max(1, round(share * len(train))))
+    if len(train) > MOST_LOOKED_AT:
+        return _draw_unseen(dataset, keys, target, seed)
+    near, exact, unopened = group_alike([sample.image for sample in train])
     largest = max(1, len(train) // _LARGEST_SHARE, target)
     parted = not any(len(group) <= largest for group in _drawable(near, unopened))
     groups = _drawable(exact if parted else near, unopened)
@@ -93,6 +100,16 @@ def _draw(dataset: Dataset, train: Sequence[Sample], seed: int, share: float) ->
         smallest = min(groups, key=lambda group: (len(group), min(keys[i] for i in group)))
         drawn.update(smallest)
     return drawn, _say(dataset, train, drawn, seed, near, parted, len(unopened))
+
+
+def _draw_unseen(dataset: Dataset, keys: Sequence[tuple[str, str]], target: int, seed: int) -> tuple[set[int], Finding]:
+    drawn = sorted(range(len(keys)), key=keys.__getitem__)[:target]
+    seen = (
+        f"no validation split: {target:,} of {len(keys):,} training images set aside with seed {seed}; so many were "
+        "not compared, so that near-duplicates may be in both splits"
+    )
+    fix = "give a valid split, or scores may show what was learned by heart"
+    return set(drawn), Finding(check="data.split", level="warn", seen=seen, where=str(dataset.path), fix=fix)
 
 
 def _drawable(groups: Sequence[list[int]], unopened: Sequence[int]) -> list[list[int]]:

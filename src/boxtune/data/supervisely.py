@@ -89,8 +89,8 @@ def read_supervisely(path: Path, options: Options) -> Raw:
         splits = tagged if by_tags else [split] * max(1, len(pictures))
         for chosen in dict.fromkeys(one or "train" for one in splits):
             fillers.setdefault(chosen, _Filler(chosen, part.home, classes))
-        for picture, chosen in zip(pictures, splits, strict=False):
-            fillers[chosen or "train"].add_image(picture)
+        for picture, own in zip(pictures, splits, strict=False):
+            fillers[own or "train"].add_image(picture)
         fillers[splits[0] or "train"].skip(part, pictures, options)
     whole = all(filler.whole for filler in fillers.values())
     drafts = [filler.finish(1.0 if whole else 0.0) for filler in fillers.values()]

@@ -176,8 +176,9 @@ def _pictures_of_project_3(file: Path, content: Mapping[str, Any]) -> tuple[list
     files = dict(_objects(content, "file"))
     regions: dict[str, list[Region]] = {}
     for _, entry in _objects(content, "metadata"):
-        values = entry.get("av") if isinstance(entry.get("av"), dict) else {}
-        named = {attributes[key]["aname"]: value for key, value in values.items() if key in attributes}
+        values = entry.get("av")
+        pairs = values.items() if isinstance(values, dict) else ()
+        named = {attributes[key]["aname"]: value for key, value in pairs if key in attributes}
         if entry.get("xy"):
             region = Region(shape=_shape_3(entry["xy"], entry.get("z")), attributes=named)
             regions.setdefault(str(entry.get("vid")), []).append(region)

@@ -111,6 +111,13 @@ def plan_adapter(model: Any, family: Family, settings: AdapterSettings) -> Plan:
             where=f"families/{family.name}",
             fix="take another recipe, or leave adapter.target away",
         )
+    towers = {target.tower for target in targets}
+    if settings.recipe == "two_stage" and ("language" not in towers or len(towers) < 2):
+        raise ModelError(
+            f"adapter.recipe=two_stage has one stage only: it would adapt nothing but {', '.join(towers)}",
+            where=f"families/{family.name}",
+            fix="take adapter.recipe=language or vision",
+        )
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,

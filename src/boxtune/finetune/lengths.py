@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from boxtune.data import MAX_LEFT_OUT, Dataset, Sample
+import numpy as np
+from jaxtyping import Int
+
+from boxtune.data import MAX_LEFT_OUT, Dataset, Sample, SampleTable, take_samples
 from boxtune.errors import DataError, Finding, name_some
 from boxtune.finetune.encode import Encoder
+
+MOST_MEASURED = 50_000
+"""Samples that are measured of one split, some ten seconds. Of a larger one those with the most boxes, one of every
+image size and others in equal steps are; what turns out too long in training is left out then, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,35 +33,49 @@ class Longest:
 def fit_samples(dataset: Dataset, encoder: Encoder, max_positions: int) -> tuple[Dataset, Longest]:
     """The data set without the training samples that are longer than the model's positions, and the longest ones.
 
-    Also left out are images that the family's resize rule refuses. Raises DataError if that is more than 1 % of the
-    training samples, or any of another split.
+    Also left out are images that the family's resize rule refuses. Of more than 50,000 samples a choice is measured
+    (MOST_MEASURED). Raises DataError if more than 1 % of the training samples measured do not fit, or any of another
+    split.
     """
-    kept: dict[str, list[Sample]] = {}
+    kept: dict[str, Sequence[Sample]] = {}
     findings = []
     prompt = answer = 0
     for split, samples in dataset.splits.items():
-        kept[split], refused = [], []
-        for sample in samples:
+        measured = choose_measured(samples)
+        refused: dict[int, str] = {}
+        for place in measured.tolist():
+            sample = samples[place]
             try:
                 lengths = encoder.measure(sample)
             except ValueError as error:
-                refused.append(f"{sample.image} ({error})")
+                refused[place] = f"{sample.image} ({error})"
                 continue
             if sum(lengths) > max_positions:
-                refused.append(f"{sample.image} ({sum(lengths)} tokens of {max_positions})")
+                refused[place] = f"{sample.image} ({sum(lengths)} tokens of {max_positions})"
                 continue
-            kept[split].append(sample)
             prompt, answer = max(prompt, lengths[0]), max(answer, lengths[1])
+        kept[split] = samples
+        if len(measured) < len(samples):
+            how = "with most boxes, of every size, in steps"
+            seen = f"{len(measured):,} of {len(samples):,} samples of {split} measured: {how}"
+            findings.append(Finding(check="lengths.measured", level="ok", seen=seen))
         if not refused:
             continue
-        seen = f"{len(refused)} of {len(samples)} samples of {split} do not fit the model"
-        if split != "train" or len(refused) > MAX_LEFT_OUT * len(samples):
-            raise DataError(
-                seen,
-                where=name_some(refused),
-                fix="lower image.max_pixels, or split the images into tiles with fewer boxes each",
-            )
-        findings.append(
-            Finding(check="lengths.left_out", level="warn", seen=f"{seen} and are left out", where=name_some(refused))
-        )
+        seen = f"{len(refused)} of {len(measured)} samples of {split} do not fit the model"
+        where = name_some(refused.values())
+        if split != "train" or len(refused) > MAX_LEFT_OUT * len(measured):
+            fix = "lower image.max_pixels, or split the images into tiles with fewer boxes each (data.tile)"
+            raise DataError(seen, where=where, fix=fix)
+        kept[split] = take_samples(samples, [place for place in range(len(samples)) if place not in refused])
+        findings.append(Finding(check="lengths.left_out", level="warn", seen=f"{seen} and are left out", where=where))
     return dataset.with_splits(kept, *findings), Longest(prompt=prompt, answer=answer)
+
+
+def choose_measured(samples: Sequence[Sample], most: int = MOST_MEASURED) -> Int[np.ndarray, " k"]:
+    """The places of the samples that are measured, ascending: all of them, or about `most` of a large table."""
+    if len(samples) <= most or not isinstance(samples, SampleTable):
+        return np.arange(len(samples))
+    crowded = np.argsort(-np.diff(samples.starts), kind="stable")[: most // 3]
+    _, firsts = np.unique(samples.sizes_wh, axis=0, return_index=True)
+    steps = np.arange(0, len(samples), -(-len(samples) // (most // 3)))
+    return np.unique(np.concatenate([crowded, firsts[: most // 3], steps]))

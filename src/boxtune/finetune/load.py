@@ -118,6 +118,12 @@ def load_base(
     config = _load_part(source, "config.json", lambda: transformers.AutoConfig.from_pretrained(source.folder))
     if placement.quantization != "none":
         quantised, left = find_unquantised(config, source.family, full)
+        if not quantised:
+            raise ConfigError(
+                f"nothing is left to store in {placement.quantization}: the weights of all towers are trained",
+                where="adapter.recipe",
+                fix="quantization=none, or another adapter.recipe",
+            )
         dtype = DTYPES[placement.precision]
         arguments["quantization_config"] = build_quantization(placement.quantization, dtype, left)
     try:

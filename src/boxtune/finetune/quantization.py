@@ -22,7 +22,8 @@ def find_unquantised(config: Any, family: Family, full: Collection[str] = ()) ->
     with torch.device("meta"):
         model = transformers.AutoModelForImageTextToText.from_config(config)
     head = model.get_output_embeddings()
-    quantised, left = [], []
+    quantised: list[str] = []
+    left: list[str] = []
     for name, module in model.named_modules():
         if not isinstance(module, torch.nn.Linear):
             continue

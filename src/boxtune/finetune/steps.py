@@ -25,9 +25,10 @@ class TowerTrainer(SFTTrainer):
     """
 
     def __init__(
-        self, *args: Any, family: Family, rates: Mapping[str, float] | None, two_stage: bool, **more: Any
+        self, *args: Any, family: Family, rates: Mapping[Any, float] | None, two_stage: bool, **more: Any
     ) -> None:
         self.family, self.rates, self.two_stage = family, rates, two_stage
+        self.lr_scheduler: Any = None
         super().__init__(*args, **more)
         # Both losses are divided by the tokens of the whole optimizer step, whatever the model's own forward takes;
         # for Qwen3-VL or Gemma 3 transformers would otherwise average micro-batches, however long their answers are.
@@ -68,15 +69,15 @@ class TowerTrainer(SFTTrainer):
         """The schedule of the arguments, once over all steps or, in two stages, once over each half of them."""
         if not self.two_stage or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        half = max(1, num_training_steps // 2)
+        half = (num_training_steps + 1) // 2
         schedule = super().create_scheduler(half, optimizer)
         inner, optimizer = schedule.lr_lambdas[0], schedule.optimizer
 
         def first(step: int) -> float:
-            return inner(step) if step < half else 0.0
+            return float(inner(step)) if step < half else 0.0
 
         def second(step: int) -> float:
-            return inner(step - half) if step >= half else 0.0
+            return float(inner(step - half)) if step >= half else 0.0
 
         stages: list[Callable[[int], float]] = [
             second if group["tower"] == "language" else first for group in optimizer.param_groups

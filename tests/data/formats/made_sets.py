@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +61,3 @@ def seen_of(dataset: Dataset, check: str) -> str:
     """What the one finding of a check says."""
     (seen,) = [finding.seen for finding in dataset.findings if finding.check == check]
     return seen
-
-
-def only(rows: Sequence[tuple[str, list[float]]]) -> tuple[str, list[float]]:
-    """The one box there is."""
-    (row,) = rows
-    return row

@@ -124,7 +124,7 @@ def test_which_data_is_the_image(tmp_path: Path) -> None:
     data = {"scan": "a.png", "preview": "b.png", "text": "a picture"}
     one = {"id": 1, "data": data, "annotations": [annotation(item(to_name="photo"))]}
     file = put(tmp_path / "export.json", [one])
-    with pytest.raises(DataError, match="cannot be told which data of export.json is the image") as caught:
+    with pytest.raises(DataError, match=r"cannot be told which data of export\.json is the image") as caught:
         read_dataset(tmp_path)
     assert "'scan', 'preview'" in caught.value.what and "label_config.xml" in caught.value.fix
     config = '<View><Image name="photo" value="$preview"/><RectangleLabels name="l" toName="photo">'
