@@ -55,7 +55,8 @@ def broken_json(data: Path) -> list[str]:
 def unknown_category(data: Path) -> list[str]:
     path = data / "train" / "_annotations.coco.json"
     document = json.loads(path.read_text())
-    document["annotations"][0]["category_id"] = 77
+    for annotation in document["annotations"]:
+        annotation["category_id"] = 77
     path.write_text(json.dumps(document))
     return ["77", "_annotations.coco.json"]
 

@@ -31,7 +31,7 @@ from boxtune.data import (
 from boxtune.errors import DataError, NotLearningError
 from boxtune.journal import Journal
 from boxtune.measure import Prediction, cache_key, cached_predictions, coco_results, compare, score_predictions
-from boxtune.report import score_table, write_gallery
+from boxtune.report import score_table, write_changed, write_gallery
 from boxtune.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,7 +86,12 @@ def train(recipe: str | Path | None = None, /, **settings: Any) -> Run:
     folder, checkpoint = open_folder(resolved, bind(dataset.splits, card["base_fingerprint"]))
     journal = Journal(folder, source.family.towers)
     journal.begin(resolved, dataset, read_environment())
-    scored = whole.splits[resolved.settings.data.split]
+    data = resolved.settings.data
+    if sheet := write_changed(
+        folder.pictures, dataset.splits["train"], dataset.classes, data, seed=asked.settings.seed
+    ):
+        journal.say(f"training images as they are shown: {sheet}")
+    scored = whole.splits[data.split]
 
     with StopInTime(resolved.settings.train.hours) as stop:
         untuned = predict_base(base, scored, card, resolved.settings, journal, stop)

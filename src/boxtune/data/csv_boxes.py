@@ -176,6 +176,8 @@ class _Filler:
         self.split, self.file, self.columns, self.classes, self.options = split, file, columns, classes, options
         self.drafts: dict[str, Draft] = {}
         self.remarks = Remarks(file, _REMARKS)
+        self._width = columns.width
+        self._sizes: dict[tuple[str, str], Size | None] = {}
         self._places: dict[tuple[str, str], int] = {}
         self._finders: dict[str, tuple[ImageFinder, StemFinder]] = {}
 
@@ -191,8 +193,8 @@ class _Filler:
     def add_row(self, line: int, cells: Sequence[str]) -> None:
         """The image of a row, and its boxes."""
         columns = self.columns
-        if len(cells) < columns.width:
-            self.remarks.fault(f"line {line} has {len(cells)} cells of {columns.width}")
+        if len(cells) < self._width:
+            self.remarks.fault(f"line {line} has {len(cells)} cells of {self._width}")
             return
         if not cells[columns.file]:
             self.remarks.fault(f"line {line} names no image")
@@ -256,7 +258,7 @@ class _Filler:
         told = splits_in_name(cells[columns.split]) if columns.split is not None else ()
         split = told[0] if len(told) == 1 else self.split
         draft = self.drafts.setdefault(split, Draft(split, self.file))
-        size_wh = as_size(cells[columns.size[0]], cells[columns.size[1]]) if columns.size is not None else None
+        size_wh = self._size(cells[columns.size[0]], cells[columns.size[1]]) if columns.size is not None else None
         place = self._places.get((split, text))
         if place is None:
             name, path = self._find(split, text)
@@ -264,6 +266,11 @@ class _Filler:
         elif size_wh is not None and draft.sizes_wh[place] != size_wh:
             self.remarks.add("csv.size_differs", f"{text} on line {line}")
         return draft, place
+
+    def _size(self, width: str, height: str) -> Size | None:
+        if (width, height) not in self._sizes:
+            self._sizes[width, height] = as_size(width, height)
+        return self._sizes[width, height]
 
     def _find(self, split: str, text: str) -> tuple[str, Path | None]:
         """The name of an image, which may lack its suffix (Kaggle's ids), and its file where only that is found."""

@@ -130,7 +130,7 @@ def _says(draft: Draft) -> tuple[list[str], list[tuple[object, ...]]]:
 
 
 def are_shares(numbers: Float[np.ndarray, "n 4"]) -> bool:
-    """Whether four numbers each are shares of an image's sides: nearly all boxes lie within 0..1, and have fractions."""
+    """Whether four numbers each are shares of the sides: nearly all boxes lie within 0..1, with fractions."""
     within = (np.abs(numbers) <= 1).all(axis=1)
     return bool(len(numbers)) and float(within.mean()) >= FITS and bool((numbers[within] % 1 > 0).any())
 

@@ -12,6 +12,7 @@ import numpy as np
 from boxtune.data.ask import epoch_places, has_targets
 from boxtune.data.mix import Conversation, mixed, num_mixed, read_mix
 from boxtune.data.sample import Sample
+from boxtune.errors import DataError
 
 if TYPE_CHECKING:
     from boxtune.settings import DataSettings  # pydantic, which `inspect` need not wait for

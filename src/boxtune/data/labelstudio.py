@@ -109,7 +109,10 @@ def _draft(split: str, file: Path, config: Config | None, options: Options) -> D
     texts = {text for task in tasks for key in keys.values() for text in image_texts(task, key)}
     unique = Counter(upload_name(text) for text in texts)
     finder = ImageFinder(image_folders(file, split, options.images))
-    for (task, _), rows in zip(chosen, regions, strict=True):
+    for (task, one), rows in zip(chosen, regions, strict=True):
+        for place, item in enumerate(one.result):
+            if not isinstance(item, dict):
+                remarks.fault(f"{task.called} item {place} is no object")
         images: dict[tuple[str | None, int], int] = {}
         for tag, key in keys.items():
             for item, text in enumerate(image_texts(task, key)):

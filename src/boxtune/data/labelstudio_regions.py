@@ -40,7 +40,9 @@ def gather_regions(result: Sequence[Any]) -> list[Region]:
     groups: dict[object, list[Mapping[str, Any]]] = {}
     for place, item in enumerate(result):
         if isinstance(item, Mapping):
-            groups.setdefault(item.get("id") or f"number {place}", []).append(item)
+            number = item.get("id")
+            known = isinstance(number, str | int) and number != ""
+            groups.setdefault(number if known else f"number {place}", []).append(item)
     regions = []
     for key, items in groups.items():
         shaped = [(item, kind) for item in items if (kind := _kind(item)) is not None]

@@ -78,12 +78,17 @@ def is_task(entry: Any) -> bool:
     """Whether an entry of a JSON list is a task, or a row of JSON-MIN."""
     if not isinstance(entry, Mapping):
         return False
-    if isinstance(entry.get("data"), Mapping):
-        lists = [
-            entry[key] for key in ("annotations", "completions", "predictions") if isinstance(entry.get(key), list)
-        ]
-        return bool(lists) and all(isinstance(one, Mapping) and "result" in one for items in lists for one in items)
-    return len(_MIN_KEYS & set(entry)) >= 2
+    if not isinstance(entry.get("data"), Mapping):
+        return len(_MIN_KEYS & set(entry)) >= 2
+    made, guessed = entry.get("annotations", entry.get("completions")), entry.get("predictions")
+    if not isinstance(made, list | None) or not isinstance(guessed, list | None) or (made is None and guessed is None):
+        return False
+    # Predictions may be mere numbers, where the export does not hold them.
+    return all(map(_has_result, made or ())) and all(_has_result(one) or isinstance(one, int) for one in guessed or ())
+
+
+def _has_result(one: Any) -> bool:
+    return isinstance(one, Mapping) and isinstance(one.get("result"), list)
 
 
 def read_tasks(file: Path, content: Any) -> list[Task]:
@@ -114,15 +119,14 @@ def _task(called: str, entry: Mapping[str, Any]) -> Task:
         called=called,
         data=entry["data"],
         annotations=[_annotation(one, place) for place, one in enumerate(annotations or ())],
-        predictions=[_annotation(one, place) for place, one in enumerate(predictions or ())],
+        predictions=[_annotation(one, place) for place, one in enumerate(predictions or ()) if _has_result(one)],
     )
 
 
 def _annotation(one: Mapping[str, Any], place: int) -> Annotation:
-    result = one.get("result")
     changed = str(one.get("updated_at") or one.get("created_at") or "")
     return Annotation(
-        result=result if isinstance(result, list) else [],
+        result=one["result"],
         order=(one.get("ground_truth") is True, changed, place),
         cancelled=one.get("was_cancelled") is True or one.get("skipped") is True,
     )
@@ -172,7 +176,8 @@ def find_image_keys(
     keys = dict.fromkeys(key for task in tasks for key, value in task.data.items() if _image_texts(value))
     tags = list(dict.fromkeys(used_tags))
     if tags and all(tag in keys for tag in tags):
-        return dict[str | None, str](zip(tags, tags, strict=True))
+        named: dict[str | None, str] = {tag: tag for tag in tags}
+        return named
     usual = [key for key in _IMAGE_KEYS if key in keys]
     if len(tags) < 2 and (len(keys) == 1 or len(usual) == 1):
         return {tags[0] if tags else None: usual[0] if len(keys) > 1 else next(iter(keys))}

@@ -160,7 +160,8 @@ def _read_classes(meta: Path) -> dict[Any, str]:
     if not isinstance(classes, list):
         raise DataError(f"{_META} lacks the list `classes`", where=str(meta), fix=f"expected is {EXPECTED}")
     titles = [(one.get("id"), one.get("title")) for one in classes if isinstance(one, dict)]
-    return {title if number is None else number: title for number, title in titles if isinstance(title, str) and title}
+    named = [(number, title) for number, title in titles if isinstance(title, str) and title]
+    return {number if isinstance(number, str | int) else title: title for number, title in named}
 
 
 def _read_part(part: _Part, options: Options) -> list[_Picture]:
@@ -204,6 +205,9 @@ class _Filler:
         self.draft.findings += self.remarks.findings()
         return self.draft
 
+    def _title(self, number: Any) -> str | None:
+        return self.classes.get(number) if isinstance(number, str | int) else None
+
     def skip(self, part: _Part, pictures: Sequence[_Picture], options: Options) -> None:
         """Note the images of a data set that have no annotation file."""
         folder = _image_folder(part, options)
@@ -234,7 +238,7 @@ class _Filler:
             self.remarks.fault(f"{called} has no points of two numbers")
             return
         label = one.get("classTitle")
-        label = label if isinstance(label, str) and label.strip() else self.classes.get(one.get("classId"))
+        label = label if isinstance(label, str) and label.strip() else self._title(one.get("classId"))
         if label is None:
             self.remarks.add("supervisely.unlabelled", called)
             return

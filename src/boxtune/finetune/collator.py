@@ -10,10 +10,8 @@ from PIL.Image import Image
 
 from boxtune.boxes import Boxes
 from boxtune.data import Sample
-from boxtune.data.ask import ask_classes, sample_rng
-from boxtune.data.augment import training_picture
 from boxtune.data.epoch import Epochs
-from boxtune.data.mosaic import draw_group
+from boxtune.data.training import training_image
 from boxtune.errors import DataError
 from boxtune.finetune.collate import Example, collate_for_training
 from boxtune.finetune.encode import Encoder
@@ -78,18 +76,20 @@ class TrainingCollator:
 
     def _trained(self, samples: Sequence[Sample], place: int) -> Example:
         """One training image as this epoch shows it and asks about it. Raises DataError if it cannot be used."""
-        rng = sample_rng(self.seed, self.epoch, samples[place].image_id)
-        group = [samples[i] for i in draw_group(place, len(samples), self.data.augment, rng)]
-        # All boxes, not only targets: a class of which there is a crowd is not absent.
-        present = {label for one in group for label in one.boxes.labels}
-        asked = ask_classes(self.encoder.classes, present, rng, subset=self.data.subset, absent=self.data.absent)
 
         def fits(image: Image, boxes: Boxes) -> bool:
             return self.max_tokens is None or sum(self.encoder.measure_boxes(image.size, boxes)) <= self.max_tokens
 
-        image, boxes = training_picture(group, self.data.augment, rng, on_broken=self.on_broken, fits=fits)
-        if asked is not None:
-            boxes = boxes.take([i for i, label in enumerate(boxes.labels) if label in asked])
+        image, boxes, asked = training_image(
+            samples,
+            place,
+            self.encoder.classes,
+            self.data,
+            seed=self.seed,
+            epoch=self.epoch,
+            on_broken=self.on_broken,
+            fits=fits,
+        )
         example = self.encoder.encode_image(image, boxes, classes=asked)
         num = len(example.prompt_ids) + len(example.answer_ids)
         if self.max_tokens is not None and num > self.max_tokens:

@@ -41,12 +41,12 @@ def see_image(processor: Any, image: Image) -> Seen:
 
 
 def _text(processor: Any, made: Any) -> str:
-    boi, eoi = getattr(processor, "boi_token", None), getattr(processor, "eoi_token", None)
     if "image_embeds_position_mask" in processor.model_input_names:
         # Kosmos-2's processor has no method for it. It also swaps the ids between the first and the last for others,
         # which no model reads: its image features take their places.
         # Before transformers 5.23 the number stood inside the processor's call only.
-        return f"{boi}{boi * getattr(processor, 'num_image_tokens', 64)}{eoi}"
+        number = getattr(processor, "num_image_tokens", 64)
+        return f"{processor.boi_token * (1 + number)}{processor.eoi_token}"
     # Patches in one token; the processors of MiniCPM-V want to be told, the others do not listen.
     ways = {"image_token_divisor": processor.image_token_divisor} if "target_sizes" in made else {}
     return str(processor.replace_image_token(made, image_idx=0, **ways))

@@ -1,7 +1,8 @@
 """A finished run, or an inspected data set -> something to look at."""
 
+from boxtune.report.changed import write_changed
 from boxtune.report.gallery import write_gallery
 from boxtune.report.sheet import write_sheets
 from boxtune.report.table import score_table
 
-__all__ = ["score_table", "write_gallery", "write_sheets"]
+__all__ = ["score_table", "write_changed", "write_gallery", "write_sheets"]
