@@ -171,12 +171,14 @@ def find_image_keys(
 
     Raises DataError if it cannot be told.
     """
+    named: dict[str | None, str] = {}
     if config is not None and config.key_of_tag:
-        return dict(config.key_of_tag)
+        named.update(config.key_of_tag.items())
+        return named
     keys = dict.fromkeys(key for task in tasks for key, value in task.data.items() if _image_texts(value))
     tags = list(dict.fromkeys(used_tags))
     if tags and all(tag in keys for tag in tags):
-        named: dict[str | None, str] = {tag: tag for tag in tags}
+        named.update(zip(tags, tags, strict=True))
         return named
     usual = [key for key in _IMAGE_KEYS if key in keys]
     if len(tags) < 2 and (len(keys) == 1 or len(usual) == 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,36 +172,45 @@ def _broken_row(file: Path, line: int, what: str) -> DataError:
 
 
 def _pictures_of_project_3(file: Path, content: Mapping[str, Any]) -> tuple[list[Picture], Attributes]:
-    attributes = {key: one for key, one in _objects(content, "attribute") if isinstance(one.get("aname"), str)}
-    files = dict(_objects(content, "file"))
-    regions: dict[str, list[Region]] = {}
-    for _, entry in _objects(content, "metadata"):
+    attributes = {key: one for key, one in _objects(file, content, "attribute") if isinstance(one.get("aname"), str)}
+    files = dict(_objects(file, content, "file"))
+    regions: dict[str, list[Region]] = {view: [] for view, _ in _objects(file, content, "view")}
+    for key, entry in _objects(file, content, "metadata"):
         values = entry.get("av")
         pairs = values.items() if isinstance(values, dict) else ()
-        named = {attributes[key]["aname"]: value for key, value in pairs if key in attributes}
+        named = {attributes[number]["aname"]: value for number, value in pairs if number in attributes}
         if entry.get("xy"):
-            region = Region(shape=_shape_3(entry["xy"], entry.get("z")), attributes=named)
-            regions.setdefault(str(entry.get("vid")), []).append(region)
+            view = str(entry.get("vid"))
+            if view not in regions:
+                raise _broken_project(file, f"metadata {key!r} of the view {view!r}, which is not there")
+            regions[view].append(Region(shape=_shape_3(entry["xy"], entry.get("z")), attributes=named))
     pictures = []
-    for view, entry in _objects(content, "view"):
-        shown = [files.get(str(number)) for number in entry.get("fid_list", ())]
+    for view, entry in _objects(file, content, "view"):
+        numbers = entry.get("fid_list")
+        shown = [files.get(str(number)) for number in numbers] if isinstance(numbers, list) else [None]
+        if None in shown:
+            raise _broken_project(file, f"a view {view!r} of a file that is not there")
         images = [one for one in shown if one is not None and one.get("type") == _IMAGE_TYPE]
-        name = images[0].get("fname") if len(images) == 1 else None
-        if len(images) > 1 or (images and not isinstance(name, str)):
-            what = f"{file.name} view {view!r} shows {len(images)} images" if len(images) > 1 else f"view {view!r}"
-            raise DataError(what, where=str(file), fix="one image a view is read; export the others apart")
-        if isinstance(name, str):
-            pictures.append(Picture(name=name, regions=regions.get(view, []), menu_by_id=True))
+        if not images:
+            continue  # a video or a sound
+        name = images[0].get("fname")
+        if len(images) > 1 or not isinstance(name, str) or not name:
+            what = f"a view {view!r} of " + (f"{len(images)} images" if len(images) > 1 else "an image without a name")
+            raise _broken_project(file, what)
+        pictures.append(Picture(name=name, regions=regions[view], menu_by_id=True))
     return pictures, _menus({one["aname"]: one for one in attributes.values()})
 
 
-def _objects(content: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _broken_project(file: Path, what: str) -> DataError:
+    fix = f"mend it, or export it again; expected is {EXPECTED} with one image a view"
+    return DataError(f"{file.name} has {what}", where=str(file), fix=fix)
+
+
+def _objects(file: Path, content: Mapping[str, Any], key: str) -> list[tuple[str, Mapping[str, Any]]]:
     entries = content.get(key)
-    return (
-        ((name, one) for name, one in entries.items() if isinstance(one, dict))
-        if isinstance(entries, dict)
-        else iter(())
-    )
+    if not isinstance(entries, dict) or not all(isinstance(one, dict) for one in entries.values()):
+        raise _broken_project(file, f"no object of objects under `{key}`")
+    return list(entries.items())
 
 
 def _shape_3(xy: Any, moments: Any) -> Mapping[str, Any] | None:

@@ -193,9 +193,12 @@ class _Filler:
 
     def add_frame(self, name: str, regions: Any) -> None:
         """An image with its regions, as VoTT 1 writes it: corners in pixels of the size that each region states."""
+        if not isinstance(regions, list):
+            self.remarks.fault(f"{name} has no list of regions")
+            return
         self.draft.scale = 1.0
         image = self.draft.add_image(choose_name(spell_link(name), self.finder))
-        for place, region in enumerate(regions if isinstance(regions, list) else ()):
+        for place, region in enumerate(regions):
             called = f"{name} region {place}"
             values = (
                 [as_number(region.get(key)) for key in ("x1", "y1", "x2", "y2")] if isinstance(region, dict) else []

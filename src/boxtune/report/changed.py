@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boxtune.boxes import Boxes
 from boxtune.data import Sample
 from boxtune.data.training import training_image
 from boxtune.errors import DataError
@@ -39,7 +38,7 @@ def write_changed(
         except DataError:
             continue
         caption = samples[place].image.name if asked is None else f"asked for: {', '.join(asked)}"
-        drawn.append(draw_boxes(image, boxes, Boxes.none(), caption=caption, max_side=CELL_PX))
+        drawn.append(draw_boxes(image, boxes, None, caption=caption, max_side=CELL_PX))
     if not drawn:
         return None
     folder.mkdir(parents=True, exist_ok=True)

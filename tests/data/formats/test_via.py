@@ -172,8 +172,15 @@ def test_the_third_version(tmp_path: Path) -> None:
     assert found is not None and ": 2 (" in found.seen
     content["view"]["1"]["fid_list"] = ["1", "2"]
     put(file, content)
-    with pytest.raises(DataError, match="view '1' shows 2 images"):
+    with pytest.raises(DataError, match="has a view '1' of 2 images"):
         read_dataset(file)
+    content["view"]["1"]["fid_list"] = ["7"]
+    with pytest.raises(DataError, match="a view '1' of a file that is not there"):
+        read_dataset(put(file, content))
+    content = project_3(a_png=shapes)
+    content["metadata"]["1_0"]["vid"] = "8"
+    with pytest.raises(DataError, match="metadata '1_0' of the view '8', which is not there"):
+        read_dataset(put(file, content))
     put(file, project_3(a_png=[[2, 10, 5, 20]]))
     with pytest.raises(DataError, match=r"a\.png region 0 has no shape"):
         read_dataset(file)

@@ -113,6 +113,9 @@ def test_the_first_version(tmp_path: Path) -> None:
     put(tmp_path / "pictures.json", content)
     with pytest.raises(DataError, match=r"a\.jpg region 0 lacks a number of x1"):
         read_dataset(tmp_path)
+    put(tmp_path / "pictures.json", {**content, "frames": {"a.jpg": None}})
+    with pytest.raises(DataError, match=r"a\.jpg has no list of regions"):
+        read_dataset(tmp_path)
 
 
 def test_broken_entries_are_named(tmp_path: Path) -> None:
