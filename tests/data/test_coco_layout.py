@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from boxtune.data.coco_layout import require_layout, sniff_coco
+from boxtune.data.formats.coco_layout import require_layout, sniff_coco
 from boxtune.data.places import splits_in_name
 from boxtune.errors import DataError
 

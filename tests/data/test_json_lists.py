@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxtune.data import json_lists
-from boxtune.data.json_lists import Piece, iter_lists
+from boxtune.data.formats import json_lists
+from boxtune.data.formats.json_lists import Piece, iter_lists
 from boxtune.errors import DataError
 
 KEYS = ("images", "annotations")

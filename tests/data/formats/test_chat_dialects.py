@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from boxtune.boxes import Boxes
-from boxtune.data.chat_dialects import DIALECTS, Answered, dialect_of, parse_answer
-from boxtune.data.chat_labels import asks_for_boxes, denies, is_nothing, label_before, label_in_question
+from boxtune.data.formats.chat_dialects import DIALECTS, Answered, dialect_of, parse_answer
+from boxtune.data.formats.chat_labels import asks_for_boxes, denies, is_nothing, label_before, label_in_question
 from boxtune.families import FAMILIES, Frame
 
 SIZE = (1000, 1000)

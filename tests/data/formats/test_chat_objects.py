@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from boxtune.data.chat_objects import read_objects
-from boxtune.data.chat_records import read_chat
+from boxtune.data.formats.chat_objects import read_objects
+from boxtune.data.formats.chat_records import read_chat
 from boxtune.errors import DataError
 
 from .chat_cases import messages

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from boxtune.data.chat_units import PADDED, choose_unit, to_shares
+from boxtune.data.formats.chat_units import PADDED, choose_unit, to_shares
 from boxtune.errors import ConfigError, DataError
 
 WIDE = np.array([[64, 32]])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from boxtune.data import read_dataset
-from boxtune.data.createml import sniff_createml
+from boxtune.data.formats.createml import sniff_createml
 from boxtune.errors import DataError
 
 from .tool_cases import boxes, finding, pictures, put, raw_of, raw_rows, read

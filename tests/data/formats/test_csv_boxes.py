@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from boxtune.data import read_dataset
-from boxtune.data.csv_boxes import sniff_csv
+from boxtune.data.formats.csv_boxes import sniff_csv
 from boxtune.errors import DataError
 
 from .tool_cases import boxes, finding, pictures, put, raw_of, raw_rows, read

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from boxtune.data.csv_cells import find_prediction_shape, orders_in, parse_boxes, parse_labels, parse_predictions
-from boxtune.data.csv_columns import Columns, find_columns
-from boxtune.data.csv_table import find_dialect, iter_rows, peek_rows
-from boxtune.data.csv_words import coordinate_of, speaks_of_box
+from boxtune.data.formats.csv_cells import (
+    find_prediction_shape,
+    orders_in,
+    parse_boxes,
+    parse_labels,
+    parse_predictions,
+)
+from boxtune.data.formats.csv_columns import Columns, find_columns
+from boxtune.data.formats.csv_table import find_dialect, iter_rows, peek_rows
+from boxtune.data.formats.csv_words import coordinate_of, speaks_of_box
 from boxtune.errors import DataError
 
 from .tool_cases import put

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from boxtune.data.embedded import PictureStore, decode_data_uri, say_embedded
+from boxtune.data.formats.embedded import PictureStore, decode_data_uri, say_embedded
 from boxtune.errors import DataError
 
 from .tf_records import jpeg

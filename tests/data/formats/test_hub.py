@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from boxtune.data import Dataset, read_dataset
-from boxtune.data.embedded import PictureStore
 from boxtune.data.formats import sniff
-from boxtune.data.hub import sniff_hub
+from boxtune.data.formats.embedded import PictureStore
+from boxtune.data.formats.hub import sniff_hub
 from boxtune.errors import DataError
 
 from ..cases import find

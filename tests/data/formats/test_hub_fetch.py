@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 
 from boxtune.data import read_dataset
-from boxtune.data.hub_fetch import is_hub_id
+from boxtune.data.formats.hub_fetch import is_hub_id
 from boxtune.errors import DataError
 
 from ..cases import write_splits

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from boxtune.data.label_map import read_label_map
+from boxtune.data.formats.label_map import read_label_map
 from boxtune.errors import DataError
 
 

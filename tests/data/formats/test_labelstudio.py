@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from boxtune.data import read_dataset
-from boxtune.data.labelstudio import sniff_labelstudio
+from boxtune.data.formats.labelstudio import sniff_labelstudio
 from boxtune.errors import DataError
 
 from .labelstudio_cases import CORNERS, annotation, item, task

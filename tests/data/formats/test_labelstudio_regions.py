@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from boxtune.data import read_dataset
-from boxtune.data.labelstudio_regions import decode_brush
+from boxtune.data.formats.labelstudio_regions import decode_brush
 from boxtune.errors import DataError
 
 from .labelstudio_cases import CORNERS, annotation, item, task

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from boxtune.data import read_dataset
-from boxtune.data.openimages import sniff_openimages
+from boxtune.data.formats.openimages import sniff_openimages
 from boxtune.errors import DataError
 
 from .tool_cases import boxes, finding, pictures, put, raw_of, raw_rows, read

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from boxtune.data.listing import IMAGE_SUFFIXES, PathFinder, list_files, peek_files, read_head
-from boxtune.data.pairs import PairFinder, group_by_split, lies_near
-from boxtune.data.remarks import Remarks
-from boxtune.data.xml_files import read_number, read_size_wh, read_xml
+from boxtune.data.formats.listing import IMAGE_SUFFIXES, PathFinder, list_files, peek_files, read_head
+from boxtune.data.formats.pairs import PairFinder, group_by_split, lies_near
+from boxtune.data.formats.remarks import Remarks
+from boxtune.data.formats.xml_files import read_number, read_size_wh, read_xml
 from boxtune.errors import DataError
 
 from .made_sets import image, write

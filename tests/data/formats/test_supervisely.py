@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from boxtune.data import read_dataset
-from boxtune.data.supervisely import sniff_supervisely
+from boxtune.data.formats.supervisely import sniff_supervisely
 from boxtune.errors import DataError
 
 from .tool_cases import boxes, finding, pictures, put, raw_of, read

@@ -10,8 +10,8 @@ import pytest
 
 from boxtune.data import read_dataset
 from boxtune.data.formats import sniff
-from boxtune.data.tfrecord import sniff_tfrecord
-from boxtune.data.tfrecord_records import crc32c, iter_records, parse_example
+from boxtune.data.formats.tfrecord import sniff_tfrecord
+from boxtune.data.formats.tfrecord_records import crc32c, iter_records, parse_example
 from boxtune.errors import DataError
 
 from ..cases import find, picture, save

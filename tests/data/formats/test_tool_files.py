@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxtune.data.documents import find_documents, group_documents
-from boxtune.data.image_names import StemFinder, choose_name, query_value, spell_link
-from boxtune.data.json_files import HEAD, as_number, as_numbers, as_size, load_json, peek_json
-from boxtune.data.outline import box_around, box_around_ellipse, box_around_rotated
+from boxtune.data.formats.documents import find_documents, group_documents
+from boxtune.data.formats.image_names import StemFinder, choose_name, query_value, spell_link
+from boxtune.data.formats.json_files import HEAD, as_number, as_numbers, as_size, load_json, peek_json
+from boxtune.data.formats.outline import box_around, box_around_ellipse, box_around_rotated
 from boxtune.data.places import ImageFinder
 from boxtune.errors import DataError
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from boxtune.data import read_dataset
-from boxtune.data.via import sniff_via
+from boxtune.data.formats.via import sniff_via
 from boxtune.errors import DataError
 
 from .tool_cases import boxes, finding, pictures, put, raw_of, read

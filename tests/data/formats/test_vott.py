@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from boxtune.data import read_dataset
-from boxtune.data.vott import sniff_vott
+from boxtune.data.formats.vott import sniff_vott
 from boxtune.errors import DataError
 
 from .tool_cases import boxes, finding, pictures, put, raw_of, read

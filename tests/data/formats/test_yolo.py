@@ -8,7 +8,7 @@ import pytest
 
 from boxtune.data import read_dataset
 from boxtune.data.formats import sniff
-from boxtune.data.yolo_plan import label_places
+from boxtune.data.formats.yolo_plan import label_places
 from boxtune.errors import DataError
 
 from ..cases import find
