@@ -227,3 +227,10 @@ def test_result_does_not_share_the_source() -> None:
     source = picture(1)
     open_image(source).paste((0, 0, 0), (0, 0, 64, 48))
     assert np.asarray(source).any()
+
+
+@pytest.mark.parametrize(("name", "words"), [("a\0b.png", "is no file name"), ("x" * 5000, "cannot be read")])
+def test_names_that_no_file_can_have(name: str, words: str) -> None:
+    for read in (open_image, read_size):
+        with pytest.raises(DataError, match=words):
+            read(Path(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import zlib
 from collections.abc import Iterator
@@ -135,8 +136,10 @@ def _open_file(path: Path, name: str) -> Iterator[BufferedReader | BytesIO]:
         file = path.open("rb")
     except FileNotFoundError as problem:
         raise DataError(f"{name} does not exist", where=name, fix="check the path, or restore the file") from problem
+    except ValueError as problem:  # a name with a NUL byte
+        raise DataError(f"{name!r} is no file name", where=repr(name), fix="check the annotations") from problem
     except OSError as problem:
-        reason = "it is a folder" if path.is_dir() else problem.strerror or str(problem)
+        reason = "it is a folder" if problem.errno == errno.EISDIR else problem.strerror or str(problem)
         raise DataError(f"{name} cannot be read: {reason}", where=name, fix="give a readable image file") from problem
     with file:
         yield file

@@ -109,7 +109,7 @@ def choose_reading(
     if len(possible) != 1:
         raise _question(possible, impossible, len(numbers), where)
     reading = READINGS[possible[0]]
-    others = f"; of its boxes could be: {impossible}" if impossible else ""
+    others = f"; others do not fit: {impossible}" if impossible else ""
     why = f"boxes read as {reading}: {fits[reading.name]:.1%} of {len(numbers):,} boxes are possible so{others}"
     return Choice(reading=reading, why=f"{why}{cramped} (boxes={reading.name} says so, another name overrides it)")
 
