@@ -81,7 +81,7 @@ def train(recipe: str | Path | None = None, /, **settings: Any) -> Run:
 
     dataset = build_samples(whole, asked.settings.data, seed=asked.settings.seed)
     base, dataset = load_model(source, resolved.settings, dataset)
-    card = build_card(base.loaded, base.encoder, base.max_new_tokens)
+    card = build_card(base.loaded, base.encoder, base.max_new_tokens, asked.settings.data.classes)
     # Nothing is written before all input has been found sound.
     folder, checkpoint = open_folder(resolved, bind(dataset.splits, card["base_fingerprint"]))
     journal = Journal(folder, source.family.towers)

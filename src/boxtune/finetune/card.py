@@ -18,8 +18,11 @@ from boxtune.finetune.load import Loaded
 from boxtune.finetune.source import fingerprint
 
 
-def build_card(loaded: Loaded, encoder: Encoder, max_new_tokens: int) -> dict[str, Any]:
-    """The run card: what prediction must repeat, bound to the weights it was trained on."""
+def build_card(loaded: Loaded, encoder: Encoder, max_new_tokens: int, selected: Any = None) -> dict[str, Any]:
+    """The run card: what prediction must repeat, bound to the weights it was trained on.
+
+    `selected` is what the classes were made of (`data.classes`): names that were kept, or old names and new ones.
+    """
     source = loaded.source
     # A folder is named by where it is; a hub id, and the embedded model, by what the user wrote.
     is_folder = Path(source.ref).expanduser().is_dir()
@@ -29,6 +32,7 @@ def build_card(loaded: Loaded, encoder: Encoder, max_new_tokens: int) -> dict[st
         "family": source.family.name,
         "prompt": encoder.prompt(encoder.classes, ""),
         "classes": list(encoder.classes),
+        "selected_classes": selected,
         "descriptions": encoder.descriptions,
         "tiling": None if encoder.tiling is None else asdict(encoder.tiling),
         "quantization": loaded.placement.quantization,
