@@ -241,11 +241,16 @@ def make_settings(recipe: str) -> Settings:
     )  # fmt: skip
 
 
+def placed(loaded: Loaded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The batch where the model is."""
+    return {name: tensor.to(loaded.placement.device) for name, tensor in batch.items()}
+
+
 def gradient(trainer: Any, batches: list[Any]) -> torch.Tensor:
     """The gradient of an optimizer step of these micro-batches, as one row."""
     trainer.model.zero_grad()
     trainer.current_gradient_accumulation_steps = len(batches)
-    batches, num = trainer.get_batch_samples(iter(batches), len(batches), torch.device("cpu"))
+    batches, num = trainer.get_batch_samples(iter(batches), len(batches), trainer.args.device)
     for batch in batches:
         trainer.training_step(trainer.model, dict(batch), num_items_in_batch=num)
     row = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
@@ -266,12 +271,12 @@ def test_one_step_reaches_every_tower(case: Case, samples: list[Sample], tmp_pat
     trainable = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
     assert trainable.keys() == plan.tensor_names and all(".lora_" in name for name in trainable)
     before = {name: p.detach().clone() for name, p in trainable.items()}
-    batch = collator([{"split": "valid", "i": 0}, {"split": "valid", "i": 1}])
+    batch = placed(loaded, collator([{"split": "valid", "i": 0}, {"split": "valid", "i": 1}]))
     with torch.no_grad():
         own = float(trainer.model(**batch).loss)
         assert math.isclose(float(trainer.compute_loss(trainer.model, dict(batch))), own, rel_tol=1e-4)
     once = gradient(trainer, [batch])
-    apart = gradient(trainer, [collator([{"split": "valid", "i": i}]) for i in (0, 1)]) - once
+    apart = gradient(trainer, [placed(loaded, collator([{"split": "valid", "i": i}])) for i in (0, 1)]) - once
     assert apart.norm() <= 1e-4 * once.norm() and (batch["labels"] != IGNORED).sum(dim=1).unique().numel() == 2
     trainer.train()
     rows = trainer.state.log_history
@@ -313,7 +318,8 @@ def check_saved_processor(folder: Path, case: Case) -> None:
 def first_logits(loaded: Loaded, encoder: Encoder, examples: list[Example]) -> torch.Tensor:
     loaded.model.eval()
     with torch.no_grad():
-        return loaded.model(**collate_for_prediction(examples, encoder.layout)).logits[:, -1].float()
+        batch = placed(loaded, collate_for_prediction(examples, encoder.layout))
+        return loaded.model(**batch).logits[:, -1].float()
 
 
 def test_batches_say_what_single_images_say(case: Case, samples: list[Sample]) -> None:
@@ -344,7 +350,8 @@ def test_batches_say_what_single_images_say(case: Case, samples: list[Sample]) -
 def test_answers_do_not_leak_backwards(case: Case, samples: list[Sample]) -> None:
     """Another last token of the answer leaves the logits before it as they are; prompts may see in both directions."""
     encoder, model = case.encoder, case.loaded.model
-    batch = collate_for_training([encoder.encode_sample(sample) for sample in samples[:2]], encoder.layout)
+    examples = [encoder.encode_sample(sample) for sample in samples[:2]]
+    batch = placed(case.loaded, collate_for_training(examples, encoder.layout))
     labels = batch.pop("labels")
     key = "decoder_input_ids" if encoder.layout.decoder_start else "input_ids"
     last = int((labels[0] != IGNORED).nonzero()[-1])

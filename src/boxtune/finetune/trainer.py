@@ -59,6 +59,10 @@ def build_trainer(
     # Ours shows the same with less noise.
     for noisy in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(noisy)
+    if trainer.args.gradient_checkpointing:
+        # PEFT and TRL let the embeddings' output require a gradient, for re-entrant checkpoints alone: ours are not.
+        # It would run a frozen vision tower backward for nothing, and Kosmos-2 writes into that output in place.
+        trainer.model.get_base_model().disable_input_require_grads()
     free_weights(trainer.model, plan)
     for name, parameter in trainer.model.get_base_model().named_parameters():
         if name in weights:
