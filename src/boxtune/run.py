@@ -26,7 +26,6 @@ from boxtune.data import (
     inspect_dataset,
     limit_split,
     prepare_data,
-    read_conversations,
 )
 from boxtune.errors import DataError, NotLearningError
 from boxtune.journal import Journal
@@ -36,7 +35,7 @@ from boxtune.settings import Settings
 
 if TYPE_CHECKING:
     from boxtune.boxes import Boxes
-    from boxtune.finetune import Encoder, Loaded, ModelSource, Plan
+    from boxtune.finetune import Encoder, Loaded, ModelSource, Plan, Talk
     from boxtune.finetune.callbacks import StopInTime
 
 TINY = "tiny"
@@ -96,9 +95,9 @@ def train(recipe: str | Path | None = None, /, **settings: Any) -> Run:
     with StopInTime(resolved.settings.train.hours) as stop:
         untuned = predict_base(base, scored, card, resolved.settings, journal, stop)
         train_adapter(base, dataset, card, resolved.settings, checkpoint, journal, stop)
-        encoder = base.encoder
+        encoder, talk = base.encoder, base.talk
         del base
-        tuned = predict_tuned(source, encoder, scored, card, resolved.settings, journal)
+        tuned = predict_tuned(source, encoder, talk, scored, card, resolved.settings, journal)
         return write_scores(dataset.classes, scored, untuned, tuned, resolved.settings, journal)
 
 
@@ -125,6 +124,7 @@ class Base:
     encoder: Encoder
     plan: Plan
     max_new_tokens: int
+    talk: Talk
 
 
 def load_model(source: ModelSource, settings: Settings, dataset: Dataset) -> tuple[Base, Dataset]:
@@ -140,7 +140,6 @@ def load_model(source: ModelSource, settings: Settings, dataset: Dataset) -> tup
     full = finetune.full_towers(settings.adapter.recipe)
     loaded = finetune.load_base(source, placement, min_pixels=image.min_pixels, max_pixels=image.max_pixels, full=full)
     encoder = finetune.build_encoder(loaded, dataset.classes, data.descriptions, build_tiling(data))
-    finetune.require_talk(encoder, data)
     dataset, longest = finetune.fit_samples(dataset, encoder, source.max_positions)
     print(f"longest sample: {longest.prompt} tokens of prompt and image, {longest.answer} of answer", flush=True)
     plan = finetune.plan_adapter(loaded.model, loaded.source.family, settings.adapter)
@@ -150,6 +149,7 @@ def load_model(source: ModelSource, settings: Settings, dataset: Dataset) -> tup
         encoder=encoder,
         plan=plan,
         max_new_tokens=settings.generate.max_new_tokens or longest.max_new_tokens,
+        talk=finetune.read_talk(encoder, data.mix, source.max_positions),
     )
     return base, dataset.with_splits(dataset.splits, *loaded.findings)
 
@@ -247,13 +247,13 @@ def train_adapter(
 
     valid = limit_split(dataset.splits["valid"], settings.eval.images)
     splits = {"train": dataset.splits["train"], "valid": valid}
-    watcher = journal.guard(settings.guard)
+    data, watcher = settings.data, journal.guard(settings.guard)
     collator = TrainingCollator(
         encoder,
         splits,
         journal.leave_out_while_training,
-        settings.data,
-        epochs=build_epochs(splits["train"], settings.data, seed=settings.seed),
+        data,
+        epochs=build_epochs(splits["train"], data, base.talk.learned, seed=settings.seed),
         max_tokens=base.loaded.source.max_positions,
         seed=settings.seed,
     )
@@ -311,6 +311,7 @@ def train_adapter(
 def predict_tuned(
     source: ModelSource,
     encoder: Encoder,
+    talk: Talk,
     scored: Sequence[Sample],
     card: dict[str, Any],
     settings: Settings,
@@ -328,9 +329,8 @@ def predict_tuned(
     journal.stage("reloaded", loaded.model)
     same = logits_digest(loaded, encoder, journal.probe) == journal.digest
     journal.compared(same)
-    _, kept_back = read_conversations(settings.data)
-    if kept_back:
-        rows = ask_generally(loaded, encoder, kept_back)
+    if talk.kept_back:
+        rows = ask_generally(loaded, encoder, talk.kept_back)
         write_json(journal.folder.general, rows)
         journal.say(*tell_generally(rows))
     return predict_all(loaded, encoder, scored, card, settings, "tuned model")

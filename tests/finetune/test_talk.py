@@ -13,14 +13,12 @@ from architectures import CHAT_TEMPLATE, write_architecture
 from models import refuse
 
 import boxtune
-from boxtune.data import read_dataset
-from boxtune.data.epoch import build_epochs
+from boxtune.data import Epochs, read_dataset
 from boxtune.data.mix import Conversation
-from boxtune.errors import ModelError
-from boxtune.finetune import TrainingCollator, build_encoder, choose_placement, find_model, load_base
+from boxtune.errors import DataError, ModelError
+from boxtune.finetune import TrainingCollator, build_encoder, choose_placement, find_model, load_base, read_talk
 from boxtune.finetune.collate import IGNORED, collate_for_training
 from boxtune.finetune.talk import Talker
-from boxtune.settings import DataSettings
 
 QUICK = {"r": 4, "epochs": 1, "micro_batch": 2, "effective_batch": 4, "learning_rate": 1e-3, "max_new_tokens": 6}
 TURNS = (("user", "what is it?"), ("assistant", "a cat"), ("user", "sure?"), ("assistant", "yes"))
@@ -74,15 +72,44 @@ def test_conversations_and_images_stand_in_one_batch(
 ) -> None:
     loaded, encoder = chatty
     samples = read_dataset(squares).splits["train"]
-    data = DataSettings(path=".", mix=str(write_mix(squares / "train" / "001.png")), mix_share=0.3)
-    epochs = build_epochs(samples, data, seed=0)
-    collator = TrainingCollator(encoder, {"train": samples, "valid": samples}, refuse, data, epochs=epochs)
+    talk = read_talk(encoder, str(write_mix(squares / "train" / "001.png")), 2048)
+    assert len(talk.learned) == 11 and len(talk.kept_back) == 1
+    epochs = Epochs(samples=samples, conversations=talk.learned, mix_share=0.3)
+    collator = TrainingCollator(encoder, {"train": samples, "valid": samples}, refuse, epochs=epochs)
     kinds = [epochs.find(row, 0)[0] for row in range(collator.num_rows("train"))]
     assert kinds.count("mix") == 7 and kinds.count("train") == 16
     first = kinds.index("mix")
     batch = collator([{"split": "train", "i": i} for i in range(first - 1, first + 2)])
     with torch.no_grad():
         assert torch.isfinite(loaded.model(**batch).loss)
+
+
+def test_measured_as_encoded(chatty: Any, squares: Path) -> None:
+    _, encoder = chatty
+    talker, image = Talker(encoder), squares / "train" / "001.png"
+    for one in (
+        Conversation(images=(image,), turns=(("user", "<image>what?"), ("assistant", "red"))),
+        Conversation(images=(), turns=TURNS),
+    ):
+        example = talker.encode(one)
+        assert talker.measure(one) == len(example.prompt_ids) + len(example.answer_ids)
+
+
+def test_what_cannot_be_trained_on_is_refused_before(
+    chatty: Any, squares: Path, write_mix: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, encoder = chatty
+    assert read_talk(encoder, None, 10).learned == ()
+    mix = write_mix(squares / "train" / "001.png")
+    with pytest.raises(DataError, match=r"12 of 12 conversations are longer than the model's 10 positions"):
+        read_talk(encoder, str(mix), 10)
+    single = tmp_path / "one.jsonl"
+    single.write_text(mix.read_text().splitlines()[0])
+    with pytest.raises(DataError, match="a single conversation"):
+        read_talk(encoder, str(single), 2048)
+    monkeypatch.setattr(encoder.processor, "chat_template", "{{ raise_exception('System role not supported') }}")
+    with pytest.raises(ModelError, match="System role not supported"):
+        read_talk(encoder, str(mix), 2048)
 
 
 def test_a_model_without_a_template_is_refused(encoder: Any) -> None:

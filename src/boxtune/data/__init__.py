@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from boxtune.data.augment import augment_image
 from boxtune.data.broken import MAX_LEFT_OUT, leave_out_broken
-from boxtune.data.epoch import build_epochs, read_conversations
+from boxtune.data.epoch import Epochs, build_epochs
 from boxtune.data.formats import FORMATS, Format, read_dataset
 from boxtune.data.images import MAX_PIXELS, open_image, read_size
 from boxtune.data.inspect import inspect_dataset, inspect_path
@@ -20,6 +20,7 @@ __all__ = [
     "MAX_LEFT_OUT",
     "MAX_PIXELS",
     "Dataset",
+    "Epochs",
     "Format",
     "Inspection",
     "Sample",
@@ -38,7 +39,6 @@ __all__ = [
     "limit_split",
     "open_image",
     "prepare_data",
-    "read_conversations",
     "read_dataset",
     "read_size",
     "require_validation",

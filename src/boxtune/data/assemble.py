@@ -96,11 +96,7 @@ def assemble(path: Path, format: str, raw: Raw, *, images: Path | None, need_ima
         findings += notes.findings()
     if not splits:
         raise DataError("no image is listed", where=str(path), fix="export the data set again")
-    used = {
-        name
-        for table in splits.values()
-        for name in (table.names[c] for c in np.unique(table.codes[: len(table.codes)]).tolist())
-    }
+    used = {name for table in splits.values() for name in (table.names[c] for c in np.unique(table.codes).tolist())}
     ordered = [*dict.fromkeys(raw.classes), *sorted(used.difference(raw.classes))]
     if unused := [name for name in ordered if name not in used]:
         seen = f"classes that no box uses, left aside: {len(unused)} ({name_some(unused, limit=20)})"

@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from boxtune.data.ask import epoch_places, has_targets
-from boxtune.data.mix import Conversation, mixed, num_mixed, read_mix
+from boxtune.data.mix import Conversation, mixed, num_mixed
 from boxtune.data.sample import Sample
-from boxtune.errors import DataError
 
 if TYPE_CHECKING:
     from boxtune.settings import DataSettings  # pydantic, which `inspect` need not wait for
-
-MOST_ASKED = 8
-"""Conversations that are kept back and asked after training, with the adapter on and off."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,29 +52,17 @@ class Epochs:
         return _epoch_places(self, epoch)
 
 
-def build_epochs(samples: Sequence[Sample], data: DataSettings, *, seed: int) -> Epochs:
-    """The epochs that the settings ask for. Raises DataError where `data.mix` cannot be read."""
-    mix, _ = read_conversations(data)
-    return Epochs(samples=samples, negatives=data.negatives, conversations=mix, mix_share=data.mix_share, seed=seed)
-
-
-def read_conversations(data: DataSettings) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    """The conversations of `data.mix` to train on, and the last few of the file, kept back to be asked afterwards.
-
-    Kept back is every tenth, at most 8 and at least one. Raises DataError for a file that cannot be read, or one with a
-    single conversation.
-    """
-    if data.mix is None:
-        return (), ()
-    every = read_mix(data.mix).conversations
-    if len(every) < 2:
-        raise DataError(
-            "a single conversation cannot be both learned from and asked afterwards",
-            where=data.mix,
-            fix="give a file of several conversations",
-        )
-    kept_back = min(MOST_ASKED, max(1, len(every) // 10))
-    return every[:-kept_back], every[-kept_back:]
+def build_epochs(
+    samples: Sequence[Sample], data: DataSettings, conversations: Sequence[Conversation], *, seed: int
+) -> Epochs:
+    """The epochs that the settings ask for."""
+    return Epochs(
+        samples=samples,
+        negatives=data.negatives,
+        conversations=conversations,
+        mix_share=data.mix_share,
+        seed=seed,
+    )
 
 
 @lru_cache(maxsize=4)

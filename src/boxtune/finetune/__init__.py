@@ -9,7 +9,7 @@ from boxtune.finetune.load import Loaded, Placement, build_encoder, choose_place
 from boxtune.finetune.reload import load_adapter, logits_digest, put_back, save_adapter
 from boxtune.finetune.resume import bind, open_folder
 from boxtune.finetune.source import ModelSource, find_model, fingerprint
-from boxtune.finetune.talk import require_talk
+from boxtune.finetune.talk import Talk, read_talk
 from boxtune.finetune.trainer import build_trainer
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ModelSource",
     "Placement",
     "Plan",
+    "Talk",
     "TrainingCollator",
     "bind",
     "build_card",
@@ -38,7 +39,7 @@ __all__ = [
     "plan_adapter",
     "put_back",
     "read_environment",
-    "require_talk",
+    "read_talk",
     "save_adapter",
     "targets_table",
 ]

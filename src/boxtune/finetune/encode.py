@@ -114,16 +114,19 @@ class Encoder:
         """Tokens of the prompt for an image of that size, and of the answer for its boxes, asked for all classes."""
         seen = self.family.seen_wh(size_wh, self.min_pixels, self.max_pixels)
         frame = Frame(original_wh=size_wh, seen_wh=seen)
-        if self.family.knows_processor:
-            text = self.family.image_text(size_wh, self.min_pixels, self.max_pixels)
-        else:
-            text = self._text_of_blank(size_wh)
+        text = self.image_text(size_wh)
         # Visual tokens are counted, not tokenised: they are nearly all of the text, and the rest is often the same.
         around = text.replace(self.family.visual_token, "")
         if around not in self._lengths:
             self._lengths[around] = len(self.ids(self.prompt(self.classes, around)))
         prompt = self._lengths[around] + text.count(self.family.visual_token)
         return prompt, len(self.answer_ids(boxes, frame, self.classes))
+
+    def image_text(self, size_wh: tuple[int, int]) -> str:
+        """What stands in a prompt for an image of that size."""
+        if self.family.knows_processor:
+            return self.family.image_text(size_wh, self.min_pixels, self.max_pixels)
+        return self._text_of_blank(size_wh)
 
     def _text_of_blank(self, size_wh: tuple[int, int]) -> str:
         """What the processor puts for an image of that size, seen on a blank one."""
