@@ -50,3 +50,19 @@ def encoder(tiny: Any) -> Any:
     from boxtune.finetune import build_encoder
 
     return build_encoder(tiny, CLASSES)
+
+
+def make_settings(recipe: str, rate: Any = 1e-3, batch: int = 1) -> Any:
+    """Settings for steps of `batch` images at a level rate, in fp32."""
+    from boxtune.settings import Settings
+
+    return Settings(
+        model="tiny",
+        data={"path": "."},  # type: ignore[arg-type]
+        adapter={"recipe": recipe, "r": 4, "alpha": 8, "dropout": 0.0},  # type: ignore[arg-type]
+        train={  # type: ignore[arg-type]
+            "epochs": 1, "effective_batch": batch, "micro_batch": batch, "learning_rate": rate, "precision": "fp32",
+            "schedule": "constant_with_warmup", "warmup_share": 0.0,
+        },
+        eval={"per_epoch": 1},  # type: ignore[arg-type]
+    )  # fmt: skip

@@ -44,7 +44,7 @@ def test_inspect_sees_with_the_eyes_asked_for(data: Path, capsys: pytest.Capture
     assert "as seen by PaliGemma" in shown.out and "smallest.jpg" in shown.err
     assert (sheets / "smallest.jpg").is_file()
     assert main(["inspect", str(data), "headers=false", "--json"]) == 0
-    assert "image.not_opened" in capsys.readouterr().out
+    assert "image.not_checked" in capsys.readouterr().out
 
 
 def broken_json(data: Path) -> list[str]:

@@ -103,7 +103,7 @@ Tower = Literal["language", "projector", "vision"]
 class DataSettings(Section):
     """What to learn from."""
 
-    path: DataPath = Field(description="folder or annotation file")
+    path: DataPath = Field(description="folder, annotation file, or hub id")
     format: str = Field("auto", description="auto, or the name of a reader")
     images: FolderPath | None = Field(None, description="folder of the images, where the annotations do not lead to it")
     boxes: str | None = Field(None, description="how four numbers are meant where the format leaves it open: xywh_px")

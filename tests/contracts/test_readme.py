@@ -150,3 +150,14 @@ def test_find_commands() -> None:
     text = "words\n```tree\ntests/\n```\n```bash\n# first\n$ make demo   # a minute\n\nmake test\n```\n`make x`\n"
     assert find_commands(text) == ["make demo", "make test"]
     assert find_commands("```\npip install boxtune\n```\n" + text)[0] == "pip install boxtune"
+
+
+def test_formats_and_families_are_counted_and_listed(readme: str, root: Path) -> None:
+    from boxtune.data import FORMATS
+    from boxtune.families import FAMILIES
+
+    known = [name for name, family in FAMILIES.items() if family.knows_processor]
+    assert f"any of {len(FORMATS)} formats" in readme and f"; {len(known)}\nfamilies are known" in readme
+    table = (root / "docs" / "data.md").read_text(encoding="utf-8").partition("| `format=` |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:]]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(FORMATS)

@@ -94,7 +94,7 @@ def test_small_boxes_are_counted_with_advice() -> None:
     tiny = found["box.tiny_seen"]
     assert audit.under_patch == 0.5 and tiny.level == "warn"
     assert "10 of 20 (50.0%); 10 of 10 bolt" in tiny.seen and "patch of 14 pixels, as Qwen2-VL sees them" in tiny.seen
-    assert f"image.max_pixels={4 * audit.max_pixels} would leave 0.0%" in tiny.fix and "data.tiles" in tiny.fix
+    assert f"image.max_pixels={4 * audit.max_pixels} would leave 0.0%" in tiny.fix and "(data.tile)" in tiny.fix
 
 
 def test_where_more_pixels_do_not_help() -> None:

@@ -100,23 +100,20 @@ def named(file: str, drafts: list[Draft]) -> tuple[Draft, int]:
     return winners[0]
 
 
-@pytest.mark.parametrize("case", sorted(CASES))
+# Of coco_hazards only the sound boxes are expected; test_real_sets.py::test_hazards compares them.
+@pytest.mark.parametrize("case", sorted(set(CASES) - {"coco_hazards"}))
 def test_case(shared_data: Path, case: str) -> None:
     folder = shared_data / "formats" / case
     expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
     name, raw = read_raw(folder)
     assert name == CASES[case], raw.why
-    defects = {defect.get("annotation_id") for defect in expected.get("defects", ())}
     seen = 0
     for image in expected["images"]:
         draft, place = named(image["file"], list(raw.drafts))
         found = in_pixels(draft, place, (image["width"], image["height"]))
-        if not defects:
-            match(found, image, expected["tolerance_px"])
-        seen += len(image["boxes"])
-    assert seen == sum(len(image["boxes"]) for image in expected["images"]) > 0
-    if not defects:
-        assert sum(len(draft.owners) for draft in raw.drafts) == seen
+        match(found, image, expected["tolerance_px"])
+        seen += len(found)
+    assert seen == sum(len(draft.owners) for draft in raw.drafts) > 0
 
 
 @pytest.mark.parametrize("case", sorted(CASES))

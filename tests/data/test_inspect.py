@@ -124,7 +124,7 @@ def test_every_way_to_look(folder: Path) -> None:
     assert checks()["image.left_out"] == "ok" and checks()["image.alike"] == "ok"
     assert "image.alike" not in checks(alike=False)
     unopened = checks(headers=False)
-    assert unopened["image.not_opened"] == "cannot_tell" and not {"image.alike", "image.left_out"} & set(unopened)
+    assert unopened["image.not_checked"] == "cannot_tell" and not {"image.alike", "image.left_out"} & set(unopened)
     assert checks(headers=False, alike=True)["image.alike"] == "ok"
     copy = folder / "valid" / "copy.png"
     copy.write_bytes((folder / "train" / "a.png").read_bytes())

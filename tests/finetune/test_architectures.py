@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import write_architecture
-from models import refuse
+from models import make_settings, refuse
 from PIL import Image
 from transformers import TrainerCallback
 
@@ -42,7 +42,6 @@ from boxtune.finetune.collate import IGNORED, Example, answers_begin, collate_fo
 from boxtune.finetune.pixels import see_image
 from boxtune.finetune.quantization import tower_of
 from boxtune.infer import answer_images
-from boxtune.settings import Settings
 
 pytestmark = pytest.mark.slow
 
@@ -228,19 +227,6 @@ class LookAtGradients(TrainerCallback):
                 self.norms[name] = float(parameter.grad.norm())
 
 
-def make_settings(recipe: str) -> Settings:
-    return Settings(
-        model="tiny",
-        data={"path": "."},  # type: ignore[arg-type]
-        adapter={"recipe": recipe, "r": 4, "alpha": 8, "dropout": 0.0},  # type: ignore[arg-type]
-        train={  # type: ignore[arg-type]
-            "epochs": 1, "effective_batch": 2, "micro_batch": 2, "learning_rate": 1e-3, "precision": "fp32",
-            "schedule": "constant_with_warmup", "warmup_share": 0.0,
-        },
-        eval={"per_epoch": 1},  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
 def placed(loaded: Loaded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The batch where the model is."""
     return {name: tensor.to(loaded.placement.device) for name, tensor in batch.items()}
@@ -261,7 +247,7 @@ def gradient(trainer: Any, batches: list[Any]) -> torch.Tensor:
 def test_one_step_reaches_every_tower(case: Case, samples: list[Sample], tmp_path: Path) -> None:
     """Through the trainer as a run builds it, in NF4: loss, gradients, moves, metrics, and what is saved."""
     loaded, family = case.load("nf4"), case.source.family
-    settings = make_settings("joint")
+    settings = make_settings("joint", batch=2)
     plan = plan_adapter(loaded.model, family, settings.adapter)
     splits = {"train": samples[:2], "valid": samples[2:4]}
     look = LookAtGradients()

@@ -161,7 +161,7 @@ def _check_refused(tables: Mapping[str, SampleTable], seen: Mapping[str, Seen], 
     if not names:
         return []
     seen_text = f"images that {target.family.about.title} refuses: {len(names):,} ({name_some(names)}): {reasons[0]}"
-    return [Finding(check="image.refused", level="fail", seen=seen_text, fix="cut them into tiles (data.tiles)")]
+    return [Finding(check="image.refused", level="fail", seen=seen_text, fix="cut them into tiles (data.tile)")]
 
 
 def _check_small(
@@ -178,7 +178,7 @@ def _check_small(
     if audit.under_step:
         seen = f"boxes thinner than a step of the grammar's numbers, written one step thick: {audit.under_step:.1%}"
         warns = audit.under_step >= MANY
-        fix = "cut the images into tiles (data.tiles)" if warns else ""
+        fix = "cut the images into tiles (data.tile)" if warns else ""
         findings.append(Finding(check="box.under_step", level="warn" if warns else "ok", seen=seen, fix=fix))
     return findings
 
@@ -204,7 +204,7 @@ def _advise(audit: Audit, tables: Mapping[str, SampleTable], target: Target) -> 
     more = replace(target, min_pixels=4 * target.min_pixels, max_pixels=4 * target.max_pixels)
     sides = np.concatenate([seen_sides(table, look(table, more)) for table in tables.values()])
     share = float((sides < audit.patch_px).mean())
-    tiles = "cut the images into tiles (data.tiles)"
+    tiles = "cut the images into tiles (data.tile)"
     if share > 0.8 * audit.under_patch:
         return f"{tiles}; a larger image.max_pixels hardly helps here"
     grown = f"image.min_pixels={more.min_pixels} image.max_pixels={more.max_pixels}"
@@ -250,5 +250,5 @@ def _check_length(longest: Longest | None) -> list[Finding]:
     if longest is None or longest.length < LONG_ANSWER[longest.unit]:
         return []
     seen = f"the longest answer has {longest.length:,} {longest.unit} ({longest.image}, {longest.num_boxes:,} boxes)"
-    fix = "cut the images into tiles (data.tiles): long answers cost memory, take long, and break off"
+    fix = "cut the images into tiles (data.tile): long answers cost memory, take long, and break off"
     return [Finding(check="answer.long", level="warn", seen=seen, fix=fix)]

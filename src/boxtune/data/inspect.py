@@ -43,7 +43,8 @@ def inspect_path(
 ) -> Inspection:
     """What `boxtune inspect` prints: the data set at `path` with the headers of its images read.
 
-    `open` decodes every image in full, `headers=False` opens none and needs none. `alike` decodes and compares images
+    `open` decodes every image in full, `headers=False` checks none against the
+    annotations and needs none (formats without sizes still read headers of those that are there). `alike` decodes and compares images
     for copies; None: where they have at most 200 megapixels together. `family`, `model` and the budget say whose eyes
     it is seen with (`build_target`). Raises DataError as reading and `leave_out_broken` do, ModelError and ConfigError
     as `build_target` does.
@@ -56,9 +57,11 @@ def inspect_path(
         dataset = leave_out_broken(dataset, open_all=open, frame=frame)
     else:
         seen = (
-            "no image was opened: whether they are there, sound, turned by EXIF and of the declared size is not known"
+            "images were not checked: whether they are there, sound, turned by EXIF and of the declared size is unknown"
         )
-        dataset = dataset.with_splits(dataset.splits, Finding(check="image.not_opened", level="cannot_tell", seen=seen))
+        dataset = dataset.with_splits(
+            dataset.splits, Finding(check="image.not_checked", level="cannot_tell", seen=seen)
+        )
     return inspect_dataset(dataset, target, alike=looks if alike is None else alike, at_once=alike is None)
 
 

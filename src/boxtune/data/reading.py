@@ -1,4 +1,4 @@
-"""What four numbers mean: every reading that makes sense is tried on the whole set, and the impossible ones are named.
+"""What four numbers mean: every reading that a format knows is tried on the whole set, the impossible ones are named.
 
 A box can be two corners, a corner and a size, or a centre and a size; x or y can come first; numbers can be pixels,
 shares of the sides, percent, or thousandths. One box fits several of these, a set hardly ever does.
@@ -107,18 +107,23 @@ def choose_reading(
     impossible = ", ".join(f"{name} {fits[name]:.1%}" for name in candidates if name not in possible)
     possible, cramped = _set_aside_cramped(numbers, sizes_wh, possible)
     if len(possible) != 1:
-        raise _question(possible, impossible, len(numbers), where)
+        untried = ", ".join(name for name in READINGS if name not in candidates)
+        raise _question(possible, impossible, untried, len(numbers), where)
     reading = READINGS[possible[0]]
     others = f"; others do not fit: {impossible}" if impossible else ""
     why = f"boxes read as {reading}: {fits[reading.name]:.1%} of {len(numbers):,} boxes are possible so{others}"
     return Choice(reading=reading, why=f"{why}{cramped} (boxes={reading.name} says so, another name overrides it)")
 
 
-def _question(possible: Sequence[str], impossible: str, num: int, where: str) -> DataError:
+def _question(possible: Sequence[str], impossible: str, untried: str, num: int, where: str) -> DataError:
     if possible:
         ways = " or ".join(f"{name} ({READINGS[name]})" for name in possible)
         what = f"the four numbers of {num:,} boxes can be read in {len(possible)} ways: {ways}"
-        return DataError(what, where=where, fix=f"say which: {' or '.join(f'boxes={name}' for name in possible)}")
+        return DataError(
+            what,
+            where=where,
+            fix=f"say which: {' or '.join(f'boxes={name}' for name in possible)}; or, if none of them, one of {untried}",
+        )
     what = f"no reading fits the four numbers of {num:,} boxes; possible would be: {impossible}"
     fix = f"mend the annotations, or say how they are meant: boxes= one of {', '.join(READINGS)}"
     return DataError(what, where=where, fix=fix)

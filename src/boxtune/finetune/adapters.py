@@ -98,7 +98,7 @@ def plan_adapter(model: Any, family: Family, settings: AdapterSettings) -> Plan:
     patterns: list[str] = []
     for tower, way in RECIPES[settings.recipe].items():
         if way == "full":
-            targets += _weights_of(model, family, tower)
+            targets += _weights_of(model, family, tower, settings.recipe)
             continue
         kinds = ("attention", "mlp") if settings.target == "all" else (settings.target,)
         # A tower may have no linear layer at all, as Gemma 3's projector.
@@ -156,7 +156,7 @@ def _layers_of(model: Any, family: Family, tower: str, kind: str, pattern: str, 
     )
 
 
-def _weights_of(model: Any, family: Family, tower: str) -> list[Target]:
+def _weights_of(model: Any, family: Family, tower: str, recipe: str) -> list[Target]:
     """The tower's parameters in three rows: of its attention, of its other linear layers, all others."""
     linear = {f"{name}.weight": layer for name, layer in _linear_layers(model)}
     rows: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -171,7 +171,7 @@ def _weights_of(model: Any, family: Family, tower: str) -> list[Target]:
         raise ModelError(
             f"{len(packed)} weights of the {tower} tower are quantised and cannot be trained themselves",
             where=packed[0],
-            fix="quantization=none" if tower == "language" else "load the model with this tower kept out of it",
+            fix="quantization=none" if recipe == "full" else "load the model with this tower kept out of it",
         )
     return [
         Target(

@@ -31,7 +31,7 @@ class Talk:
 def read_talk(encoder: Encoder, path: str | None, max_tokens: int) -> Talk:
     """The conversations of a file, every one rendered and measured; nothing where there is no file.
 
-    Kept back is every tenth, at most 8 and at least one. Raises DataError for a file that cannot be read, a single
+    Kept back is the last tenth, at most 8 and at least one. Raises DataError for a file that cannot be read, a single
     conversation, an image that cannot be opened, and conversations longer than `max_tokens`; ModelError where the
     model's chat template cannot render them.
     """
