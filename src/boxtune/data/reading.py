@@ -119,11 +119,8 @@ def _question(possible: Sequence[str], impossible: str, untried: str, num: int, 
     if possible:
         ways = " or ".join(f"{name} ({READINGS[name]})" for name in possible)
         what = f"the four numbers of {num:,} boxes can be read in {len(possible)} ways: {ways}"
-        return DataError(
-            what,
-            where=where,
-            fix=f"say which: {' or '.join(f'boxes={name}' for name in possible)}; or, if none of them, one of {untried}",
-        )
+        say = " or ".join(f"boxes={name}" for name in possible)
+        return DataError(what, where=where, fix=f"say which: {say}; or, if it is none of them, one of {untried}")
     what = f"no reading fits the four numbers of {num:,} boxes; possible would be: {impossible}"
     fix = f"mend the annotations, or say how they are meant: boxes= one of {', '.join(READINGS)}"
     return DataError(what, where=where, fix=fix)
