@@ -31,10 +31,11 @@ def demo(words: list[str], options: Options) -> None:
 def inspect(words: list[str], options: Options) -> None:
     """boxtune inspect DATA [family=F | model=DIR] [out=DIR] [key=value ...] [--json]
 
-    What is in a data set: format, counts, box sizes as a model sees them, findings. DATA is a folder or an annotation
-    file, or the id of a data set on the hub. family= or a local model folder say whose eyes it is seen with, min_pixels= and max_pixels= its image budget.
-    out= writes contact sheets. open=true decodes every image, headers=false checks none, alike=true looks for copies
-    among many images. format=, images=, boxes= and frame= (upright or stored) say what reading cannot tell.
+    What is in a data set: format, counts, box sizes as a model sees them, findings. DATA is a folder, an annotation
+    file, or the id of a data set on the hub. family= or a local model folder say whose eyes it is seen with,
+    min_pixels= and max_pixels= its image budget. out= writes contact sheets. open=true decodes every image,
+    headers=false checks none, alike=true looks for copies among many images. format=, images=, boxes= and frame=
+    (upright or stored) say what reading cannot tell.
     """
     from boxtune.data import inspect_path
 

@@ -43,11 +43,11 @@ def inspect_path(
 ) -> Inspection:
     """What `boxtune inspect` prints: the data set at `path` with the headers of its images read.
 
-    `open` decodes every image in full, `headers=False` checks none against the
-    annotations and needs none (formats without sizes still read headers of those that are there). `alike` decodes and compares images
-    for copies; None: where they have at most 200 megapixels together. `family`, `model` and the budget say whose eyes
-    it is seen with (`build_target`). Raises DataError as reading and `leave_out_broken` do, ModelError and ConfigError
-    as `build_target` does.
+    `open` decodes every image in full; `headers=False` checks none against the annotations and needs none, though
+    formats without sizes still read the headers of those that are there. `alike` decodes and compares images for
+    copies; None: where they have at most 200 megapixels together. `family`, `model` and the budget say whose eyes it
+    is seen with (`build_target`). Raises DataError as reading and `leave_out_broken` do, ModelError and ConfigError as
+    `build_target` does.
     """
     target = build_target(family=family, model=model, min_pixels=min_pixels, max_pixels=max_pixels)
     looks = headers or open
@@ -56,12 +56,9 @@ def inspect_path(
     if looks:
         dataset = leave_out_broken(dataset, open_all=open, frame=frame)
     else:
-        seen = (
-            "images were not checked: whether they are there, sound, turned by EXIF and of the declared size is unknown"
-        )
-        dataset = dataset.with_splits(
-            dataset.splits, Finding(check="image.not_checked", level="cannot_tell", seen=seen)
-        )
+        seen = "images were not checked: are they there, sound, turned by EXIF, of the declared size?"
+        finding = Finding(check="image.not_checked", level="cannot_tell", seen=seen)
+        dataset = dataset.with_splits(dataset.splits, finding)
     return inspect_dataset(dataset, target, alike=looks if alike is None else alike, at_once=alike is None)
 
 
