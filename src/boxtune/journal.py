@@ -34,13 +34,17 @@ class Journal:
         self.probe: Sequence[Sample] = ()
         self.num_train = 0
 
-    def begin(self, resolved: Resolved, dataset: Dataset, environment: Mapping[str, Any]) -> None:
-        """Open the record: settings with their sources, environment, what the data is."""
+    def begin(self, resolved: Resolved, dataset: Dataset, whole: Dataset, environment: Mapping[str, Any]) -> None:
+        """Open the record: settings with their sources, environment, what the data is.
+
+        `dataset` holds what is trained on, which may be tiles; `whole` the images that they are of.
+        """
         write_text(self.folder.recipe, resolved.as_yaml())
         write_json(self.folder.environment, environment)
         write_json(self.folder.verdict, self.verdict)
-        write_split(dataset, self.folder.split)
-        self.num_train = len(dataset.splits["train"])
+        images = whole if resolved.settings.data.tile else dataset
+        write_split(images, self.folder.split)
+        self.num_train = len(images.splits["train"])
         self.note(*dataset.findings)
 
     def say(self, *lines: str) -> None:

@@ -23,8 +23,8 @@ from boxtune.data import (
     build_epochs,
     build_samples,
     build_tiling,
+    choose_valid,
     inspect_dataset,
-    limit_split,
     prepare_data,
 )
 from boxtune.errors import DataError, NotLearningError
@@ -78,13 +78,13 @@ def train(recipe: str | Path | None = None, /, **settings: Any) -> Run:
     target = Target.of_model(source.family, budget, ref=source.ref, folder=source.folder, config=source.config)
     print(resolved.as_yaml(), inspect_dataset(whole, target).as_text(), "", sep="\n", flush=True)
 
-    dataset = build_samples(whole, asked.settings.data, seed=asked.settings.seed)
+    dataset = build_samples(whole, asked.settings.data)
     base, dataset = load_model(source, resolved.settings, dataset)
     card = build_card(base.loaded, base.encoder, base.max_new_tokens, asked.settings.data.classes)
     # Nothing is written before all input has been found sound.
-    folder, checkpoint = open_folder(resolved, bind(dataset.splits, card["base_fingerprint"]))
+    folder, checkpoint = open_folder(resolved, bind(dataset, base.talk, card["base_fingerprint"]))
     journal = Journal(folder, source.family.towers)
-    journal.begin(resolved, dataset, read_environment())
+    journal.begin(resolved, dataset, whole, read_environment())
     data = resolved.settings.data
     if sheet := write_changed(
         folder.pictures, dataset.splits["train"], dataset.classes, data, seed=asked.settings.seed
@@ -143,6 +143,7 @@ def load_model(source: ModelSource, settings: Settings, dataset: Dataset) -> tup
     dataset, longest = finetune.fit_samples(dataset, encoder, source.max_positions)
     print(f"longest sample: {longest.prompt} tokens of prompt and image, {longest.answer} of answer", flush=True)
     plan = finetune.plan_adapter(loaded.model, loaded.source.family, settings.adapter)
+    finetune.require_rates(plan, settings.train.learning_rate)
     print("", finetune.targets_table(plan), "", sep="\n", flush=True)
     base = Base(
         loaded=loaded,
@@ -245,7 +246,7 @@ def train_adapter(
     def save(to: Path) -> None:
         save_adapter(trainer.model, to, base.loaded, card)
 
-    valid = limit_split(dataset.splits["valid"], settings.eval.images)
+    valid = choose_valid(dataset.splits["valid"], settings.eval.images)
     splits = {"train": dataset.splits["train"], "valid": valid}
     data, watcher = settings.data, journal.guard(settings.guard)
     collator = TrainingCollator(

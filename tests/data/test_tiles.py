@@ -116,7 +116,7 @@ def dataset(folder: Path) -> Dataset:
 
 def test_tiles_of_a_data_set_show_what_they_say(tmp_path: Path) -> None:
     whole = dataset(tmp_path)
-    tiled = tile_dataset(whole, tiling(), negatives=None, seed=0)
+    tiled = tile_dataset(whole, tiling())
     tiles = tiled.splits["train"]
     assert isinstance(tiles, TiledSamples) and len(tiles) == 3 + 1 + 6 * 4 == len(tiled.splits["valid"])
     assert len({tile.image_id for tile in tiles}) == len(tiles)
@@ -146,51 +146,43 @@ def test_tiles_of_a_data_set_show_what_they_say(tmp_path: Path) -> None:
 def test_a_box_shown_too_little_is_ignored_there(tmp_path: Path) -> None:
     one = sample(tmp_path, 0, (180, 90), [[97.0, 10, 107, 20]])
     whole = Dataset(path=tmp_path, format="made", why="", classes=("thing",), splits={"train": [one]})
-    left, right = tile_dataset(whole, tiling(), negatives=None, seed=0).splits["train"]
+    left, right = tile_dataset(whole, tiling()).splits["train"]
     assert len(left.targets) == 0 and left.ignore.tolist() == [True]
     assert left.boxes.xyxy_px.tolist() == [[97, 10, 100, 20]]
     assert len(right.targets) == 1
 
 
-@pytest.mark.parametrize(("negatives", "num_empty"), [(None, 25), (0.0, 0), (0.5, 3), (0.75, 9), (0.99, 25)])
-def test_empty_tiles_are_thinned_out_in_training_alone(tmp_path: Path, negatives: float | None, num_empty: int) -> None:
-    whole = dataset(tmp_path)
-    tiled = tile_dataset(whole, tiling(), negatives=negatives, seed=4)
+def test_every_tile_is_there_in_every_split(tmp_path: Path) -> None:
+    tiled = tile_dataset(dataset(tmp_path), tiling())
     kept = [len(tile.targets) for tile in tiled.splits["train"]]
-    assert kept.count(0) == num_empty and len(kept) - num_empty == 3
-    assert len(tiled.splits["valid"]) == 28
-    again, other = (tile_dataset(whole, tiling(), negatives=negatives, seed=seed) for seed in (4, 5))
-    ids = [[tile.image_id for tile in one.splits["train"]] for one in (tiled, again, other)]
-    assert ids[0] == ids[1] == sorted(ids[0])
-    assert (ids[0] != ids[2]) == (negatives in (0.5, 0.75))
+    assert kept.count(0) == 25 and len(kept) == len(tiled.splits["valid"]) == 28
+    assert [tile.image_id for tile in tiled.splits["train"]] == list(range(28))
 
 
 def test_the_finding_counts(tmp_path: Path) -> None:
     one = Dataset(path=tmp_path, format="", why="", classes=(), splits={"train": dataset(tmp_path).splits["train"]})
-    finding = find(tile_dataset(one, tiling(), negatives=0.5, seed=0), "data.tiles")
+    finding = find(tile_dataset(one, tiling()), "data.tiles")
     assert finding is not None and finding.level == "ok"
-    assert finding.seen.startswith("train: 3 images in 28 tiles of 100 pixels, 3 of them with boxes and 3 without")
+    assert finding.seen.startswith("train: 3 images in 28 tiles of 100 pixels, 3 of them with boxes;")
     assert "of 2 boxes 2 are seen whole by a tile, 0 by none; 0 have 40% of their area in no tile" in finding.seen
 
 
 def test_boxes_too_large_for_any_tile_are_told_of(tmp_path: Path) -> None:
     large = sample(tmp_path, 0, (300, 300), [[0.0, 0, 300, 300], [50, 50, 120, 60]])
     whole = Dataset(path=tmp_path, format="", why="", classes=("thing",), splits={"train": [large]})
-    finding = find(tile_dataset(whole, tiling(), negatives=None, seed=0), "data.tiles")
+    finding = find(tile_dataset(whole, tiling()), "data.tiles")
     assert finding is not None and finding.level == "warn" and "overlap larger" in finding.fix
     assert "of 2 boxes 0 are seen whole by a tile, 2 by none; 1 have" in finding.seen
 
 
 def test_what_is_cut_is_not_cut_again(tmp_path: Path) -> None:
-    once = tile_dataset(dataset(tmp_path), tiling(), negatives=None, seed=0)
+    once = tile_dataset(dataset(tmp_path), tiling())
     with pytest.raises(ValueError, match="cut into tiles already"):
-        tile_dataset(once, tiling(), negatives=None, seed=0)
-    with pytest.raises(ConfigError, match=r"data\.negatives"):
-        tile_dataset(dataset(tmp_path), tiling(), negatives=1.0, seed=0)
+        tile_dataset(once, tiling())
 
 
 def test_another_image_than_declared_is_refused(tmp_path: Path) -> None:
-    tile = tile_dataset(dataset(tmp_path), tiling(), negatives=None, seed=0).splits["train"][2]
+    tile = tile_dataset(dataset(tmp_path), tiling()).splits["train"][2]
     save(picture(0, (200, 90)), tile.image)
     with pytest.raises(DataError, match=r"the tile \(160, 0, 260, 90\) does not lie inside the image of 200 x 90"):
         open_sample(tile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from boxtune.finetune import (
     plan_adapter,
     save_adapter,
 )
-from boxtune.finetune.adapters import RECIPES, full_towers, targets_table
+from boxtune.finetune.adapters import RECIPES, full_towers, require_rates, targets_table
 from boxtune.finetune.weights import WEIGHTS
 from boxtune.run import find_source
 
@@ -140,16 +141,17 @@ def test_one_rate_leaves_the_optimizer_as_it_is(splits: Any, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("recipe", "rates", "words"),
     [
-        ("joint", {"language": 1e-3}, "no learning rate for the vision tower"),
-        ("language", {"language": 1e-3, "vision": 1e-4}, "a learning rate for vision, of which nothing is trained"),
+        ("joint", {"language": 1e-3}, "for language; trained are language, projector, vision"),
+        ("language", {"language": 1e-3, "vision": 1e-4}, "for language, vision; trained are language$"),
     ],
 )
-def test_rates_that_do_not_fit_the_recipe_are_refused(
-    recipe: str, rates: Any, words: str, splits: Any, tmp_path: Path
-) -> None:
-    _, _, trainer = build(recipe, splits, tmp_path, rate=rates)
-    with pytest.raises(ConfigError, match=words):
-        trainer.create_optimizer()
+def test_rates_that_do_not_fit_the_recipe_are_refused(recipe: str, rates: Any, words: str, tiny: Any) -> None:
+    plan = plan_adapter(tiny.model, tiny.source.family, make_settings(recipe).adapter)
+    with pytest.raises(ConfigError) as raised:
+        require_rates(plan, rates)
+    assert re.search(words, raised.value.what)
+    require_rates(plan, 1e-3)
+    require_rates(plan, dict.fromkeys({target.tower for target in plan.targets}, 1e-3))
 
 
 def test_a_tower_trained_in_full_is_kept_out_of_nf4() -> None:
@@ -182,6 +184,14 @@ def test_a_pattern_that_reaches_another_tower_is_an_error(tiny: Any) -> None:
     family = replace(tiny.source.family, adapted={"language": {"attention": r".*\.(?:q_proj|proj)"}})
     with pytest.raises(ModelError, match=r"also matches model\.visual\.blocks\.0\.attn\.proj of the vision tower"):
         plan_adapter(tiny.model, family, make_settings("language").adapter)
+
+
+def test_missing_weights_of_a_tower_are_an_error(splits: Any, tmp_path: Path) -> None:
+    loaded, _, trainer = build("full_vision", splits, tmp_path / "c")
+    save_adapter(trainer.model, tmp_path / "adapter", loaded, {"full_towers": ["vision", "projector"]})
+    (tmp_path / "adapter" / WEIGHTS).unlink()
+    with pytest.raises(NotLearningError, match=r"is missing in .*: it holds the trained weights of vision, projector"):
+        load_adapter(load("full_vision").model, tmp_path / "adapter")
 
 
 def test_weights_without_a_place_are_an_error(splits: Any, tmp_path: Path) -> None:

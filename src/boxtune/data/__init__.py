@@ -9,7 +9,7 @@ from boxtune.data.formats import FORMATS, Format, read_dataset
 from boxtune.data.images import MAX_PIXELS, open_image, read_size
 from boxtune.data.inspect import inspect_dataset, inspect_path
 from boxtune.data.inspection import Inspection
-from boxtune.data.prepare import build_samples, build_tiling, prepare_data
+from boxtune.data.prepare import build_samples, build_tiling, choose_valid, prepare_data
 from boxtune.data.sample import Dataset, Sample
 from boxtune.data.split import image_name, limit_split, require_validation, write_split
 from boxtune.data.table import SampleTable, as_table, take_samples
@@ -32,6 +32,7 @@ __all__ = [
     "build_samples",
     "build_target",
     "build_tiling",
+    "choose_valid",
     "image_name",
     "inspect_dataset",
     "inspect_path",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from boxtune.data.ask import check_negatives, has_targets
 from boxtune.data.augment_geometry import LEAST_VISIBLE
 from boxtune.data.broken import leave_out_broken
 from boxtune.data.classes import require_descriptions, select_classes
 from boxtune.data.formats import read_dataset
-from boxtune.data.sample import Dataset
+from boxtune.data.sample import Dataset, Sample
 from boxtune.data.split import limit_split, require_validation
-from boxtune.data.tiles import Tiling, tile_dataset
-from boxtune.errors import DataError
+from boxtune.data.tiles import TiledSamples, Tiling, tile_dataset
+from boxtune.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from boxtune.settings import DataSettings  # pydantic, which `inspect` need not wait for
@@ -55,10 +58,22 @@ def build_tiling(data: DataSettings) -> Tiling | None:
     return Tiling(size=data.tile, overlap=data.tile_overlap, min_visible=LEAST_VISIBLE)
 
 
-def build_samples(dataset: Dataset, data: DataSettings, *, seed: int) -> Dataset:
+def build_samples(dataset: Dataset, data: DataSettings) -> Dataset:
     """The data set as it is trained on: its images, or their tiles. Scores are always those of whole images."""
     tiling = build_tiling(data)
     if tiling is not None:
-        # Empty tiles are thinned by each epoch anew (`Epochs`), not once and for all.
-        dataset = tile_dataset(dataset, tiling, negatives=None, seed=seed)
+        dataset = tile_dataset(dataset, tiling)
     return dataset.with_splits(dataset.splits, *check_negatives(has_targets(dataset.splits["train"]), data.negatives))
+
+
+def choose_valid(samples: Sequence[Sample], num_images: int | None) -> Sequence[Sample]:
+    """The samples, or tiles, of the first images; ConfigError where not one of them shows a box, since the best
+    adapter would then be the one that answers "nothing" best."""
+    if num_images is None or not isinstance(samples, TiledSamples):
+        chosen = limit_split(samples, num_images)
+    else:
+        chosen = samples.take(np.flatnonzero(samples.owners < num_images))
+    if not has_targets(chosen).any():
+        what = f"not one of the first {num_images} images of valid has a box"
+        raise ConfigError(what, where="eval.images", fix="give a larger number, or leave it away")
+    return chosen

@@ -168,23 +168,16 @@ class TiledSamples(Sequence[Sample]):
         )
 
 
-def tile_dataset(dataset: Dataset, tiling: Tiling, *, negatives: float | None, seed: int) -> Dataset:
-    """The data set with tiles for images, and a finding that says how many and what they show.
+def tile_dataset(dataset: Dataset, tiling: Tiling) -> Dataset:
+    """The data set with tiles for images, all of them, and a finding that says how many and what they show.
 
-    All tiles of `train` with boxes to find are kept, and as many of those without as make a share of `negatives` (0 to
-    below 1) of what is kept, drawn by the seed: None keeps them all. Of other splits every tile is kept, as in
-    prediction. Raises ConfigError for another share.
+    How many tiles without boxes an epoch shows is for `ask.epoch_places` to say, as of images.
     """
-    if negatives is not None and not 0 <= negatives < 1:
-        raise ConfigError(f"a share of {negatives}", where="data.negatives", fix="give a share from 0 to below 1")
     splits, findings = {}, []
     for split, samples in dataset.splits.items():
         cut = _cut(samples, tiling)
-        tiles = cut.tiles
-        if split == "train" and negatives is not None:
-            tiles = tiles.take(_thin(tiles.has_boxes, negatives, seed))
-        splits[split] = tiles
-        findings.append(_tell(split, len(samples), cut, tiles, tiling))
+        splits[split] = cut.tiles
+        findings.append(_tell(split, len(samples), cut, tiling))
     return dataset.with_splits(splits, *findings)
 
 
@@ -234,18 +227,12 @@ def is_inside(xyxy_px: Float[np.ndarray, "n 4"], window: Tile) -> Bool[np.ndarra
     return (x1 >= left) & (y1 >= top) & (x2 <= right) & (y2 <= bottom)
 
 
-def _thin(has_boxes: Bool[np.ndarray, " n"], negatives: float, seed: int) -> Int[np.ndarray, " k"]:
-    with_boxes, without = np.flatnonzero(has_boxes), np.flatnonzero(~has_boxes)
-    num = min(len(without), round(negatives / (1 - negatives) * len(with_boxes)))
-    return np.sort(np.concatenate([with_boxes, np.random.default_rng(seed).permutation(without)[:num]]))
-
-
-def _tell(split: str, num_images: int, cut: _Cut, kept: TiledSamples, tiling: Tiling) -> Finding:
+def _tell(split: str, num_images: int, cut: _Cut, tiling: Tiling) -> Finding:
     with_boxes = int(cut.tiles.has_boxes.sum())
     num_cut, enough = cut.num_boxes - cut.num_whole, f"{tiling.min_visible:.0%} of their area"
     seen = (
         f"{split}: {num_images:,} images in {len(cut.tiles):,} tiles of {tiling.size} pixels, {with_boxes:,} of them "
-        f"with boxes and {len(kept) - with_boxes:,} without are used; of {cut.num_boxes:,} boxes {cut.num_whole:,} "
+        f"with boxes; of {cut.num_boxes:,} boxes {cut.num_whole:,} "
         f"are seen whole by a tile, {num_cut:,} by none; {cut.num_lost:,} have {enough} in no tile and are not learned"
     )
     fix = "make the tiles or their overlap larger: boxes should fit into the overlap" if cut.num_lost else ""

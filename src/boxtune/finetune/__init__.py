@@ -1,6 +1,6 @@
 """From samples and a model's family to a trained adapter: load, adapt, collate, train, reload."""
 
-from boxtune.finetune.adapters import Plan, free_weights, full_towers, plan_adapter, targets_table
+from boxtune.finetune.adapters import Plan, free_weights, full_towers, plan_adapter, require_rates, targets_table
 from boxtune.finetune.card import build_card, read_environment
 from boxtune.finetune.collator import TrainingCollator
 from boxtune.finetune.encode import Encoder
@@ -40,6 +40,7 @@ __all__ = [
     "put_back",
     "read_environment",
     "read_talk",
+    "require_rates",
     "save_adapter",
     "targets_table",
 ]

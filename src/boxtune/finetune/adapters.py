@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from boxtune.errors import ModelError
+from boxtune.errors import ConfigError, ModelError
 from boxtune.families import Family
 from boxtune.finetune.quantization import tower_of
-from boxtune.settings import AdapterSettings
+from boxtune.settings import AdapterSettings, Tower
 
 Way = Literal["lora", "full"]
 
@@ -195,6 +195,17 @@ def _linear_layers(model: Any) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
         if hasattr(module, "in_features") and hasattr(module, "out_features"):
             yield name, module
+
+
+def require_rates(plan: Plan, rate: float | Mapping[Tower, float] | None) -> None:
+    """Raises ConfigError unless learning rates by tower are those of the towers that are trained."""
+    trained = sorted({target.tower for target in plan.targets})
+    if isinstance(rate, Mapping) and sorted(rate) != trained:
+        raise ConfigError(
+            f"there are learning rates for {', '.join(sorted(rate))}; trained are {', '.join(trained)}",
+            where="train.learning_rate",
+            fix=f"give one for each of: {', '.join(trained)}; or another adapter.recipe",
+        )
 
 
 def targets_table(plan: Plan) -> str:

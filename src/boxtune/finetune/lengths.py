@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from boxtune.data import MAX_LEFT_OUT, Dataset, Sample, SampleTable, take_samples
+from boxtune.data.tiles import TiledSamples
 from boxtune.errors import DataError, Finding, name_some
 from boxtune.finetune.encode import Encoder
 
@@ -72,10 +73,15 @@ def fit_samples(dataset: Dataset, encoder: Encoder, max_positions: int) -> tuple
 
 
 def choose_measured(samples: Sequence[Sample], most: int = MOST_MEASURED) -> Int[np.ndarray, " k"]:
-    """The places of the samples that are measured, ascending: all of them, or about `most` of a large table."""
-    if len(samples) <= most or not isinstance(samples, SampleTable):
+    """The places of the samples that are measured, ascending: all of them, or about `most` of many."""
+    if len(samples) <= most or not isinstance(samples, SampleTable | TiledSamples):
         return np.arange(len(samples))
-    crowded = np.argsort(-np.diff(samples.starts), kind="stable")[: most // 3]
-    _, firsts = np.unique(samples.sizes_wh, axis=0, return_index=True)
+    if isinstance(samples, SampleTable):
+        crowded, sizes_wh = np.argsort(-np.diff(samples.starts), kind="stable")[: most // 3], samples.sizes_wh
+    else:  # how many boxes a tile shows is known once it is made
+        shown = np.flatnonzero(samples.has_boxes)
+        crowded = shown[:: max(1, -(-len(shown) // (most // 3)))]
+        sizes_wh = samples.windows[:, 2:] - samples.windows[:, :2]
+    _, firsts = np.unique(sizes_wh, axis=0, return_index=True)
     steps = np.arange(0, len(samples), -(-len(samples) // (most // 3)))
     return np.unique(np.concatenate([crowded, firsts[: most // 3], steps]))

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from boxtune.artifacts import RUN_CARD, write_json
+from boxtune.artifacts import RUN_CARD, read_json, write_json
 from boxtune.errors import NotLearningError
 from boxtune.finetune.collate import collate_for_training
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
 from boxtune.finetune.processors import save_processor
-from boxtune.finetune.weights import read_weights, write_weights
+from boxtune.finetune.weights import WEIGHTS, read_weights, write_weights
 
 
 def save_adapter(model: Any, folder: Path, loaded: Loaded, card: dict[str, Any]) -> None:
@@ -61,6 +61,10 @@ def load_adapter(base: Any, folder: Path) -> Any:
         raise NotLearningError(
             f"{len(wrong)} of {len(saved)} adapter tensors in {folder} did not reach the model, the first is {wrong[0]}"
         )
+    card = folder / RUN_CARD
+    full = read_json(card).get("full_towers") if card.is_file() else None
+    if full and not (folder / WEIGHTS).is_file():
+        raise NotLearningError(f"{WEIGHTS} is missing in {folder}: it holds the trained weights of {', '.join(full)}")
     read_weights(model, folder)
     return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import yaml
 
 from boxtune.artifacts import RunFolder, build_run_folder, find_runs, read_json, write_json
 from boxtune.config import Resolved
-from boxtune.data import Sample
+from boxtune.data import Dataset
 from boxtune.errors import ConfigError, DataError
 from boxtune.finetune.checkpoints import last_complete
+from boxtune.finetune.talk import Talk
 
 MAY_CHANGE = (
     "name",
@@ -60,17 +61,19 @@ def open_folder(resolved: Resolved, bound: Mapping[str, Any]) -> tuple[RunFolder
     return folder, checkpoint
 
 
-def bind(splits: Mapping[str, Sequence[Sample]], base_fingerprint: str) -> dict[str, Any]:
-    """What a run is made of: a digest of images, boxes and labels of each split, and the base's fingerprint."""
+def bind(dataset: Dataset, talk: Talk, base_fingerprint: str) -> dict[str, Any]:
+    """What a run is made of: a digest of images, boxes and labels of each split, the classes in their order, a digest
+    of other conversations, and the base's fingerprint."""
     digests = {}
-    for split, samples in splits.items():
+    for split, samples in dataset.splits.items():
         digest = hashlib.sha256()
         for sample in samples:
             digest.update(f"{sample.image.name} {sample.size_wh} {sample.boxes.labels}".encode())
             for values in (sample.boxes.xyxy_px, sample.crowd, sample.ignore):
                 digest.update(values.tobytes())
         digests[split] = {"images": len(samples), "digest": digest.hexdigest()}
-    return {"splits": digests, "base_fingerprint": base_fingerprint}
+    told = hashlib.sha256(repr((talk.learned, talk.kept_back)).encode()).hexdigest()
+    return {"splits": digests, "classes": [*dataset.classes], "talk": told, "base_fingerprint": base_fingerprint}
 
 
 def _require_same_settings(resolved: Resolved, folder: RunFolder) -> None:
@@ -113,6 +116,10 @@ def _require_same_bound(bound: Mapping[str, Any], folder: RunFolder) -> None:
         for split, now in bound["splits"].items()
         if (was := before["splits"].get(split, {"images": 0})) != now
     ]
+    if before.get("classes") != bound["classes"]:
+        what.append(f"the classes were {before.get('classes')}, now {bound['classes']}")
+    if before.get("talk") != bound["talk"]:
+        what.append("the conversations of data.mix are not the same")
     if before["base_fingerprint"] != bound["base_fingerprint"]:
         what.append("the base model has other weights")
     raise DataError(

@@ -10,7 +10,6 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from trl import SFTTrainer
 
-from boxtune.errors import ConfigError
 from boxtune.families import Family
 from boxtune.finetune.quantization import tower_of
 from boxtune.finetune.weights import read_weights, write_weights
@@ -44,23 +43,11 @@ class TowerTrainer(SFTTrainer):
             for number, group in enumerate(optimizer.param_groups):
                 for parameter in group["params"]:
                     tower = tower_of(names[id(parameter)], self.family)
-                    if tower is None or (self.rates is not None and tower not in self.rates):
-                        raise ConfigError(
-                            f"there is no learning rate for the {tower} tower, which is trained",
-                            where="train.learning_rate",
-                            fix=f"give one for each of: {', '.join(self.family.towers)}",
-                        )
+                    assert tower is not None and (self.rates is None or tower in self.rates)  # `require_rates`
                     rate = group["lr"] if self.rates is None else self.rates[tower]
                     own = {**group, "params": [], "lr": rate, "tower": tower}
                     groups.setdefault((number, tower), own)["params"].append(parameter)
             optimizer.param_groups[:] = groups.values()
-            trained = {tower for _, tower in groups}
-            if idle := sorted(set(self.rates or ()) - trained):
-                raise ConfigError(
-                    f"there is a learning rate for {', '.join(idle)}, of which nothing is trained",
-                    where="train.learning_rate",
-                    fix=f"give one for each of: {', '.join(sorted(trained))}; or another adapter.recipe",
-                )
         return optimizer
 
     def create_scheduler(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
@@ -47,6 +49,8 @@ def read_talk(encoder: Encoder, path: str | None, max_tokens: int) -> Talk:
     if len(every) < 2:
         what = "a single conversation cannot be both learned from and asked afterwards"
         raise DataError(what, where=path, fix="give a file of several conversations")
+    with ThreadPoolExecutor() as pool:  # to the last pixel: a broken image would end the run in its midst
+        list(pool.map(_decode, (image for conversation in every for image in conversation.images)))
     lengths = [talker.measure(conversation) for conversation in every]
     too_long = [f"conversation {i} ({n} tokens)" for i, n in enumerate(lengths, start=1) if n > max_tokens]
     if too_long:
@@ -56,10 +60,14 @@ def read_talk(encoder: Encoder, path: str | None, max_tokens: int) -> Talk:
     return Talk(learned=every[:-num], kept_back=every[-num:])
 
 
+def _decode(image: Path) -> None:
+    open_image(image)
+
+
 class Talker:
     """Turns conversations into examples with labels on the last answer and the end of turn.
 
-    Raises ModelError for a model without a chat template, or whose batches need an image in every row.
+    Raises ModelError for a model without a chat template.
     """
 
     def __init__(self, encoder: Encoder) -> None:

@@ -11,6 +11,7 @@ import torch
 from PIL.Image import Image
 
 from boxtune.boxes import Boxes
+from boxtune.data.tiles import tile_windows
 from boxtune.errors import DataError
 from boxtune.families import Problem
 from boxtune.finetune.collate import Example, answers_begin, collate_for_prediction
@@ -70,7 +71,10 @@ def _groups(examples: dict[int, Example], *, pads_left: bool) -> Iterator[dict[i
 
 
 def require_shape(encoder: Encoder, size_wh: tuple[int, int], name: str) -> None:
-    """Raises DataError, naming the image, where the family's resize rule refuses its width and height."""
+    """Raises DataError, naming the image, where the family's resize rule refuses its shape, or that of its tiles."""
+    if encoder.tiling is not None:
+        left, top, right, bottom = tile_windows(size_wh, encoder.tiling)[0]
+        size_wh = (right - left, bottom - top)
     try:
         encoder.family.seen_wh(size_wh, encoder.min_pixels, encoder.max_pixels)
     except ValueError as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boxtune.data import Sample
+from boxtune.data import Sample, build_epochs
 from boxtune.data.training import training_image
 from boxtune.errors import DataError
 from boxtune.pictures import contact_sheet, draw_boxes
@@ -23,14 +23,15 @@ def write_changed(
 ) -> Path | None:
     """A sheet of training images as they are changed and asked about; None where nothing is.
 
-    Images are taken in equal steps. The caption names the classes asked for, where those are not all. Images that
-    cannot be opened are passed over: training names them.
+    Images are taken in equal steps of the first epoch's rows. The caption names the classes asked for, where those are
+    not all. Images that cannot be opened are passed over: training names them.
     """
     if not data.augment and not data.subset and not data.absent and data.tile is None:
         return None
     drawn = []
-    step = max(1, len(samples) // NUM_SHOWN)
-    for place in range(0, len(samples), step)[:NUM_SHOWN]:
+    rows = build_epochs(samples, data, (), seed=seed)
+    for row in range(0, len(rows), max(1, len(rows) // NUM_SHOWN))[:NUM_SHOWN]:
+        _, place = rows.find(row, 0)
         try:
             image, boxes, asked = training_image(
                 samples, place, classes, data, seed=seed, epoch=0, on_broken=lambda sample, error: None
