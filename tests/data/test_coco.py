@@ -120,7 +120,7 @@ def test_relative_boxes_fail(tmp_path: Path) -> None:
     ("annotation", "words"),
     [
         (box_entry(5, 1, category=1234), r"annotation 5 has category 1234[\s\S]*there are: 1, 2"),
-        (box_entry(5, 1, category="1"), r"annotation 5 has category '1'[\s\S]*there are: 1, 2"),
+        (box_entry(5, 1, category="01"), r"annotation 5 has category '01'[\s\S]*there are: 1, 2"),
         (box_entry(5, 1, [1, 2, 3]), r"annotation 5 has the bbox \[1, 2, 3\]"),
         (box_entry(5, 1, [1, 2, float("nan"), 4]), r"annotation 5 has the bbox .*nan"),
         (box_entry(5, 1, [1, 2, float("inf"), 4]), r"annotation 5 has the bbox .*inf"),
@@ -140,10 +140,10 @@ def test_annotations_that_are_refused(tmp_path: Path, annotation: Any, words: st
 
 
 def test_annotation_of_an_unlisted_image(tmp_path: Path) -> None:
-    dataset = read_coco(write_one(tmp_path, [box_entry(1, 1), box_entry(2, 777)]))
+    dataset = read_coco(write_one(tmp_path, [box_entry(1, 1), box_entry(3, 1), box_entry(2, 777)]))
     finding = find(dataset, "coco.image_unknown")
     assert finding is not None and "annotation 2 of image 777" in finding.seen
-    assert [len(sample.boxes) for sample in dataset.splits["train"]] == [1]
+    assert [len(sample.boxes) for sample in dataset.splits["train"]] == [2]
 
 
 def test_polygons_and_masks_without_bbox(tmp_path: Path) -> None:

@@ -196,3 +196,10 @@ def test_words() -> None:
         assert denies(text), text
     assert not denies("Nobody is there, but a cat is") and not denies("A cat.")
     assert is_nothing("```json\n[\n\n]\n```") and not is_nothing("No object.")
+
+
+def test_the_mark_of_a_missing_name_is_no_name() -> None:
+    loc = "<loc0102><loc0102><loc0307><loc0307>"
+    assert [box.label for box in parse_answer("detect it", loc).boxes] == [None]
+    for answer in (f"{loc} cat <odd>", f"{loc} cat<", f"{loc} cat \ufffd"):
+        assert all("\ufffd" not in (box.label or "") for box in parse_answer("detect it", answer).boxes), answer

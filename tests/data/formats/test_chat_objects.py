@@ -120,3 +120,8 @@ def test_broken(answer: str, objects: Any, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         read("", answer, objects)
     assert caught.value.where == "line 1"
+
+
+def test_a_number_that_no_float_holds_is_refused() -> None:
+    with pytest.raises(DataError, match="not finite numbers"):
+        read("<image>find <ref-object>", "<bbox>", {"ref": ["cat"], "bbox": [[10**400, 1, 2, 3]]})

@@ -181,16 +181,26 @@ def test_objects_of_swift(tmp_path: Path) -> None:
 
 def test_padded_squares_of_llava(tmp_path: Path) -> None:
     ask = "Please provide the bounding box coordinate of the region this sentence describes: {}."
-    entries = [
-        conversations(
-            "a.png", (ask.format("cat"), "[0.25, 0.5, 0.5, 0.875]"), (ask.format("dog"), "[0.0, 0.125, 1.0, 0.5]")
-        )
-    ]
+    edge = [(ask.format("ox"), f"[0.{at}, 0.125, 0.777, 0.875]") for at in (211, 322)]
+    said = [(ask.format("cat"), "[0.25, 0.5, 0.5, 0.875]"), (ask.format("dog"), "[0.0, 0.125, 1.0, 0.5]"), *edge]
+    entries = [conversations("a.png", *said)]
     chat.pictures(tmp_path, "a.png")
     file = chat.write_list(tmp_path / "train.json", entries)
     dataset = read_dataset(tmp_path)
-    assert dataset.format == "llava" and chat.boxes(dataset)["a.png"] == BOTH["a.png"]
+    assert dataset.format == "llava" and chat.boxes(dataset)["a.png"][:2] == BOTH["a.png"]
     assert chat.boxes(read_dataset(file, boxes="xyxy_unit"))["a.png"][0] == ("cat", [16.0, 24.0, 32.0, 42.0])
+
+
+@pytest.mark.parametrize("end", ["<eos>", "</s>", " <pad><pad>", "<|im_end|>\n", "<|im_end|><|endoftext|>"])
+@pytest.mark.parametrize(
+    "answer", [CAT, "<loc0512><loc0256><loc1023><loc0512> cat", "cat<loc_250><loc_500><loc_500><loc_999>"]
+)
+def test_special_tokens_behind_an_answer_are_no_name(tmp_path: Path, answer: str, end: str) -> None:
+    plain, ended = (
+        read(tmp_path, messages("a.png", text), messages("b.png", "" if text == answer else end))
+        for text in (answer, answer + end)
+    )
+    assert chat.boxes(ended) == chat.boxes(plain) and plain.classes == ended.classes == ("cat",)
 
 
 def test_json_in_pixels_or_thousandths(tmp_path: Path) -> None:

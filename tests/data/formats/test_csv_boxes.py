@@ -84,7 +84,7 @@ def test_a_corner_or_a_centre_is_asked_where_both_fit(tmp_path: Path) -> None:
     put(tmp_path / "a.csv", "filename,x,y,w,h,class\na.jpg,20,20,10,10,cat\n")
     with pytest.raises(DataError, match="can be read in 2 ways") as caught:
         read_dataset(tmp_path)
-    assert caught.value.fix == "say which: boxes=xywh_px or boxes=cxcywh_px"
+    assert caught.value.fix.startswith("say which: boxes=xywh_px or boxes=cxcywh_px")
     assert boxes(read(tmp_path, "csv", boxes="cxcywh_px"))["a.jpg"] == [("cat", [15, 15, 25, 25])]
 
 
@@ -172,6 +172,22 @@ def test_awkward_names(tmp_path: Path, name: str) -> None:
     pictures(tmp_path / "sub", name)
     put(tmp_path / "a.csv", f'filename,xmin,ymin,xmax,ymax,class\n"sub\\{name}",1,2,3,4,cat\n')
     assert list(boxes(read(tmp_path, "csv"))) == [name]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["[[16, 12], [48, 12], [48, 36], [16, 36]]", "[(16, 12), (48, 20), (30, 36)]", "[[[16. 12.] [48 30] [9 36]]]"],
+)
+def test_outlines_are_taken_by_their_hull(tmp_path: Path, cell: str) -> None:
+    pictures(tmp_path, "a.jpg")
+    file = put(tmp_path / "a.csv", f'image,bbox,class\na.jpg,"{cell}",cat\n')
+    dataset = read(tmp_path, "csv")
+    assert boxes(dataset)["a.jpg"] == [("cat", [9 if " 9" in cell or "[9" in cell else 16, 12, 48, 36])]
+    (seen,) = [one.seen for one in dataset.findings if one.check == "csv.hull"]
+    assert "outlines of points, taken by their upright hull: 1 (line 2)" in seen
+    put(file, f'image,bbox,class\na.jpg,"[16, 12, 32, 24]",cat\na.jpg,"[2, 3, 60, 44]",cat\na.jpg,"{cell}",cat\n')
+    with pytest.raises(DataError, match="an outline of points stands among"):
+        read_dataset(file, format="csv", boxes="xywh_px")
 
 
 def test_flags(tmp_path: Path) -> None:

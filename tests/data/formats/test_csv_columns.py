@@ -8,6 +8,7 @@ import pytest
 
 from boxtune.data.formats.csv_cells import (
     find_prediction_shape,
+    holds_outline,
     orders_in,
     parse_boxes,
     parse_labels,
@@ -140,7 +141,7 @@ def test_parse_boxes() -> None:
 
 def test_orders_in() -> None:
     assert orders_in("[1, 2, 3, 4]") == ("xywh", "xyxy", "cxcywh")
-    assert orders_in('{"x": 1, "y": 2, "width": 3, "height": 4}') == ("xywh", "cxcywh")
+    assert orders_in('{"x": 1, "y": 2, "width": 3, "height": 4}') == ("xywh",)
     assert orders_in("[]") is None and orders_in("text") is None
 
 
@@ -195,3 +196,22 @@ def test_a_sniffer_takes_no_row_that_is_cut_off(tmp_path: Path) -> None:
     file = put(tmp_path / "a.csv", "name,text\n" + "\n".join(f"{i},{'x' * 3000}" for i in range(40)))
     rows = peek_rows(file)
     assert 10 < len(rows) < 40 and all(len(cells[1]) == 3000 for _, cells in rows[1:])
+
+
+def test_lists_in_cells() -> None:
+    two = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]
+    for cell in ("[[1, 2, 3, 4], [5, 6, 7, 8]]", "[1 2 3 4];[5 6 7 8]", "{{1,2,3,4},{5,6,7,8}}", "1 2 3 4;5 6 7 8"):
+        assert parse_boxes(cell) == two and not holds_outline(cell)
+    assert parse_boxes("[[[1, 2], [3, 4]], [[5, 6], [7, 8]]]") == two  # two corners each
+    assert parse_boxes("((1, 2), (3, 4))") == two[:1] and not holds_outline("((1, 2), (3, 4))")
+    assert parse_boxes("[[1, 2], [3, 0], [2, 8]]") == [[1.0, 0.0, 3.0, 8.0]]
+    assert holds_outline("[[1, 2], [3, 0], [2, 8]]") and orders_in("[[1, 2], [3, 0], [2, 8]]") == ("xyxy",)
+    for cell, words in {
+        "[[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4]]": "8 numbers in a list",
+        "[[1, 2, 3], [4, 5, 6], [7, 8, 9], [1, 2, 3]]": "3 numbers in a list",
+        "[1, 2, [3, 4]]": "mixes numbers",
+        "[[1, 2, 3, 4]": "does not close",
+        "1, 2, 3, 4]": "closes more",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            parse_boxes(cell)

@@ -113,6 +113,7 @@ def test_declared_sizes_of_pixels(tmp_path: Path) -> None:
         ("{not json", "text that is no list or object"),
         ([{"bbox": [1, 2, 3, 4]}, {"category": "cat"}], "not every object has a bbox"),
         ({"bbox": 5, "category": ["cat"]}, "no list of boxes"),
+        ({"bbox": [[10**400, 1, 2, 3]], "category": ["cat"]}, "not four finite numbers"),
     ],
 )
 def test_broken_objects(tmp_path: Path, objects: Any, message: str) -> None:
@@ -171,6 +172,27 @@ def test_names_from_files(tmp_path: Path) -> None:
     ):
         assert names_by(tmp_path / str(place), file, text) == ("cat", "dog"), file
     assert names_by(tmp_path / "listed", "classes.json", json.dumps(listed)) == ("cat", "dog")
+
+
+def test_names_of_a_card_in_either_direction(tmp_path: Path) -> None:
+    before, _, behind = CARD.partition("            '0': cat\n            '10': ox\n            '1': dog\n")
+    turned = f"{before}            dog: 1\n            cat: 0\n{behind}"
+    assert names_by(tmp_path / "a", "README.md", turned) == ("cat", "dog")
+    with pytest.raises(DataError, match=r"category in README\.md: names are .*, neither numbers with names"):
+        names_by(tmp_path / "b", "README.md", f"{before}            cat: dog\n{behind}")
+
+
+def test_names_in_latin_1(tmp_path: Path) -> None:
+    hub.write_parquet(tmp_path / "data" / "train-0.parquet", hub.rows())
+    (tmp_path / "classes.txt").write_bytes("caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"classes\.txt is not UTF-8 text"):
+        read_dataset(tmp_path)
+
+
+def test_a_class_or_an_area_that_no_float_holds_is_none(tmp_path: Path) -> None:
+    content = [hub.entry("a.png", hub.XYWH, [10**400] * 3, area=[10**400] * 3)]
+    hub.write_metadata(tmp_path, content)
+    assert len(read_dataset(tmp_path).splits["train"][0].boxes) == 0
 
 
 def test_names_that_cannot_be_read(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from boxtune.data.formats.cvat import read_cvat, sniff_cvat
 from boxtune.data.formats.darknet import read_darknet, sniff_darknet
 from boxtune.data.formats.hub import read_hub, sniff_hub
 from boxtune.data.formats.hub_fetch import fetch_hub_dataset, is_hub_id
+from boxtune.data.formats.keras_txt import read_keras_txt, sniff_keras_txt
 from boxtune.data.formats.labelme import read_labelme, sniff_labelme
 from boxtune.data.formats.labelstudio import read_labelstudio, sniff_labelstudio
 from boxtune.data.formats.openimages import read_openimages, sniff_openimages
@@ -82,6 +83,11 @@ FORMATS: Mapping[str, Format] = {
         sniff=chats.LLAVA.sniff, read=chats.LLAVA.read, looks_for="LLaVA, InternVL: conversations with boxes in [ ]"
     ),
     "darknet": Format(sniff=sniff_darknet, read=read_darknet, looks_for="darknet: obj.data with lists of images"),
+    "keras_txt": Format(
+        sniff=sniff_keras_txt,
+        read=read_keras_txt,
+        looks_for="YOLO Keras TXT: _annotations.txt, an image and boxes a line",
+    ),
     "cvat": Format(sniff=sniff_cvat, read=read_cvat, looks_for="CVAT: annotations.xml beside images/"),
     "voc": Format(sniff=sniff_voc, read=read_voc, looks_for="Pascal VOC: Annotations/*.xml, or .xml beside the images"),
     "labelme": Format(sniff=sniff_labelme, read=read_labelme, looks_for="LabelMe: one .json an image, with shapes"),

@@ -103,7 +103,7 @@ def _paligemma(text: str, label: str) -> str:
     """Masks left out, and the separator as PaliGemma writes it."""
     text = re.sub(r"<seg\d{3}>", "", text)
     text = re.sub(r"\s*;\s*(?=<loc\d{4}>)", " ; ", text).strip().removesuffix(";").rstrip()
-    return f"{text} {label}" if text.endswith(">") else text
+    return f"{text} {label}" if re.search(r"<loc\d{4}>$", text) else text
 
 
 def _florence2(text: str, label: str) -> str:
@@ -242,7 +242,8 @@ def parse_answer(question: str, answer: str) -> Answered:
     boxes = []
     for label, corners in zip(decoded.boxes.labels, decoded.boxes.xyxy_px.tolist(), strict=True):
         x1, y1, x2, y2 = corners
-        boxes.append(Box(label=None if label == _UNNAMED else label, numbers=(x1, y1, x2, y2), unit=dialect.unit))
+        said = label.replace(_UNNAMED, "").strip()
+        boxes.append(Box(label=said or None, numbers=(x1, y1, x2, y2), unit=dialect.unit))
     # An empty text is an answer that ends before its tags are closed. What holds no mark is words around the boxes.
     faults = [
         f"{problem.kind.replace('_', ' ')}: {_shorten(problem.text)}"

@@ -7,7 +7,6 @@ Source: docs/source_en/Customization/Custom-dataset.md of modelscope/ms-swift, G
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import msgspec
 from boxtune.data.formats.chat_dialects import Box, Four
 from boxtune.data.formats.chat_labels import label_in_question
 from boxtune.data.formats.chat_records import Chat, Turn
+from boxtune.data.formats.json_files import is_finite
 from boxtune.errors import DataError
 
 _UNITS = {"real": "px", "norm1": "unit", "norm1000": "bin1000"}
@@ -146,8 +146,8 @@ def _placed(chat: Chat, label: str | None, box: Any, kind: Any, image: Any) -> P
     if unit is None:
         raise _broken(chat, f"bbox_type is {kind!r}; known are {', '.join(_UNITS)}")
     numbers = box if isinstance(box, list) else []
-    if not all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers):
-        raise _broken(chat, f"a bbox is {box!r}, not finite numbers")
+    if not all(map(is_finite, numbers)):
+        raise _broken(chat, f"a bbox is {str(box)[:80]}, not finite numbers")
     if len(numbers) == 2:
         return None
     if len(numbers) != 4:

@@ -17,6 +17,7 @@ from boxtune.errors import DataError
 Entry = Mapping[str, Any]
 
 _ASKS, _ANSWERS = ("user", "human"), ("assistant", "gpt", "model", "bot", "function_call")
+_ENDS = ("<eos>", "</s>", "<pad>", "<|im_end|>", "<|endoftext|>")  # what data made from token ids has behind answers
 _PICTURE_IN_TEXT = re.compile(r"<img>(.*?)</img>", re.DOTALL)
 
 
@@ -137,9 +138,16 @@ def _pair(said: Sequence[tuple[bool, str]]) -> Iterator[Turn]:
     question = ""
     for is_answer, text in said:
         if is_answer:
-            yield Turn(question=question, answer=text)
+            yield Turn(question=question, answer=_without_ends(text))
         else:
             question = text
+
+
+def _without_ends(answer: str) -> str:
+    """The answer without the special tokens behind it, which are no part of a name or a box."""
+    while (bare := answer.rstrip()).endswith(_ENDS):
+        answer = next(bare.removesuffix(end) for end in _ENDS if bare.endswith(end))
+    return answer
 
 
 def _text(content: Any, images: list[str], where: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from boxtune.data.reading import FITS, LEAST_BOXES, READINGS, choose_reading
+from boxtune.data.reading import FITS, READINGS, choose_reading
 from boxtune.errors import DataError
 
 PADDED = "xyxy_padded"
@@ -13,7 +13,8 @@ PADDED = "xyxy_padded"
 
 _CANDIDATES = ("xyxy_px", "xyxy_bin1000", "xyxy_unit")
 _SLACK = 0.01  # share of the square that a corner may reach into the padding: three decimals, and edges drawn by hand
-_TOUCHES = 0.003  # of the square: so near to the padding a corner lies on the edge of the picture
+_TOUCHES = 0.001  # of the square: so near to the padding a corner lies on the edge of the picture, at three decimals
+_LEAST_TOUCHING, _TOUCHING_SHARE = 3, 0.05  # boxes that must end there before a square is told by them
 
 
 def choose_unit(
@@ -40,22 +41,30 @@ def choose_unit(
 
 
 def _choose_padding(numbers: Float[np.ndarray, "n 4"], sizes_wh: Int[np.ndarray, "n 2"], where: str) -> tuple[str, str]:
-    """Shares of the picture, or of the square it is padded to: told by what lies in the padding, and at its edge."""
+    """Shares of the picture, or of the square it is padded to: told by what lies in the padding, and at its edge.
+
+    Objects that their picture cuts off end at its edge, which inside a square is a place where nothing else ends.
+    Raises DataError with the question where neither is seen.
+    """
     oblong = (sizes_wh[:, 0] != sizes_wh[:, 1]) & (sizes_wh > 0).all(axis=1)
     if not oblong.any():
         return (
             "xyxy_unit",
             "boxes read as x1, y1, x2, y2 in shares of the sides (0..1); no picture is known to be oblong",
         )
-    out = _out_of_picture(numbers[oblong], sizes_wh[oblong])
-    inside = float((out <= _SLACK).mean())
-    count = f"{int(oblong.sum()):,} boxes in pictures that are not square"
+    # With less padding than the slack the edge of the picture and that of the square are one.
+    telling = oblong & (1 - sizes_wh.min(axis=1) / np.maximum(sizes_wh.max(axis=1), 1) > 2 * _SLACK)
+    count = f"{int(telling.sum()):,} boxes in pictures that are not square"
+    out = _out_of_picture(numbers[telling], sizes_wh[telling])
+    inside = float((out <= _SLACK).mean()) if len(out) else 1.0
     if inside < FITS:
         why = f"{1 - inside:.1%} of {count} reach into what would be padding, so they are shares of the picture itself"
         return "xyxy_unit", f"boxes read as x1, y1, x2, y2 in shares of the sides: {why} (boxes={PADDED} overrides it)"
     touching = int((np.abs(out) <= _TOUCHES).sum())
-    told = f"none of {count} reaches into the padding, {touching} end at its edge"
-    if int(oblong.sum()) < LEAST_BOXES and not touching:
+    near = int(((out < -_TOUCHES) & (out >= -10 * _TOUCHES)).sum())
+    told = f"none of {count} reaches into the padding, {touching} end at its edge, {near} just before it"
+    coarse = bool((np.abs(numbers * 100 - np.round(numbers * 100)) < 1e-6).all())  # a round 0.25 is no edge
+    if coarse or touching < max(_LEAST_TOUCHING, _TOUCHING_SHARE * len(out)) or touching <= near:
         raise DataError(
             f"the boxes can be shares of the picture or of the square it is padded to ({told})",
             where=where,

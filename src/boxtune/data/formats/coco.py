@@ -18,6 +18,11 @@ from boxtune.data.formats.coco_layout import require_layout
 from boxtune.errors import DataError, Finding, Level, name_some
 
 _REMARKS: dict[str, tuple[Level, str, str]] = {
+    "coco.id_types": (
+        "warn",
+        "annotations that name an image or category as text where its id is a number, or the other way round; matched",
+        "write an id the same way on both sides",
+    ),
     "coco.image_unknown": (
         "warn",
         "annotations of images that are not listed, left out",
@@ -33,7 +38,7 @@ _REMARKS: dict[str, tuple[Level, str, str]] = {
     "coco.box_from_polygon": ("ok", "annotations without bbox, boxed by their polygons", ""),
     "coco.mask_only": ("warn", "annotations with a mask but no bbox, left out", "add their bbox"),
 }
-_MOST_UNKNOWN = 0.5  # from this share of annotations on, the categories belong to another file
+_MOST_UNKNOWN = 0.5  # from this share of annotations on, the categories or images belong to another file
 
 
 def read_coco(path: Path, options: Options) -> Raw:
@@ -44,7 +49,7 @@ def read_coco(path: Path, options: Options) -> Raw:
 
     bbox is read as x, y, width, height in pixels of the upright image, corners continuous. What is left out stands in
     the findings. Raises DataError if there is no COCO file, if it is broken, if a split cannot be told, if half of the
-    annotations have an unknown category or one has a bbox that is not four numbers.
+    annotations have an unknown category or image, or one has a bbox that is not four numbers.
     Source: https://cocodataset.org/#format-data
     """
     layout = require_layout(path)
@@ -66,9 +71,9 @@ def _draft(split: str, document: Document) -> Draft:
     said: dict[str, tuple[int, list[str]]] = {}
     annotations = document.annotations
     place_of_id = {number: place for place, number in enumerate(document.image_ids)}
-    owners = _numbers(annotations.image_ids, place_of_id)
+    owners, respelled_owners = _numbers(annotations.image_ids, place_of_id)
     code_of_id = {number: draft.code(name) for number, name in document.categories.items()}
-    codes = _numbers(annotations.category_ids, code_of_id)
+    codes, respelled_codes = _numbers(annotations.category_ids, code_of_id)
     ids = annotations.ids
     starts = np.cumsum([0, *map(len, ids)])
 
@@ -85,16 +90,17 @@ def _draft(split: str, document: Document) -> Draft:
 
     nowhere = np.flatnonzero(owners < 0)
     if len(nowhere):
-        refs = list(_values(annotations.image_ids))
-        names = [f"{call(row)} of image {refs[row]!r}" for row in nowhere[:3].tolist()]
-        said["coco.image_unknown"] = len(nowhere), names
+        _note_homeless(document, nowhere, len(owners), call, said)
     strangers = np.flatnonzero(codes < 0)
     if len(strangers):
         _note_strangers(document, strangers, len(codes), call, said)
+    note("coco.id_types", np.union1d(respelled_owners, respelled_codes).tolist(), with_image=False)
     repeated, copies = _repeats(document, owners, codes)
     note("coco.annotation_twice", repeated, with_image=False)
     note("coco.box_from_polygon", annotations.from_polygon)
-    masks = [f"{draft.files[place_of_id[i]]} {named}" for i, named in annotations.mask_only if i in place_of_id]
+    spelled = {} if all(i in place_of_id for i, _ in annotations.mask_only) else _spelled(place_of_id)
+    homes = [(place_of_id.get(i, spelled.get(str(i), -1)), named) for i, named in annotations.mask_only]
+    masks = [f"{draft.files[place]} {named}" for place, named in homes if place >= 0]
     said["coco.mask_only"] = len(masks), masks[:3]
     twice = [name for name, count in Counter(document.categories.values()).items() if count > 1]
     said["coco.category_twice"] = len(twice), twice[:3]
@@ -119,16 +125,48 @@ def _draft(split: str, document: Document) -> Draft:
     return draft
 
 
-def _numbers(pieces: Sequence[Ids], number_of: Mapping[Id, int]) -> Int[np.ndarray, " n"]:
-    """The number of each id, -1 where there is none."""
+def _numbers(pieces: Sequence[Ids], number_of: Mapping[Id, int]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
+    """The number of each id, -1 where there is none, and the rows whose id is only spelled like a known one: "0", 0."""
     count = sum(map(len, pieces))
-    return np.fromiter((number_of.get(i, -1) for i in _values(pieces)), np.int64, count)
+    found = np.fromiter((number_of.get(i, -1) for i in _values(pieces)), np.int64, count)
+    unknown = found < 0
+    if not unknown.any():
+        return found, np.zeros(0, dtype=np.int64)
+    spelled = _spelled(number_of)
+    for row, i in enumerate(_values(pieces)):
+        if unknown[row]:
+            found[row] = spelled.get(str(i), -1)
+    return found, np.flatnonzero(unknown & (found >= 0))
+
+
+def _spelled(number_of: Mapping[Id, int]) -> dict[str, int]:
+    """The number of each id by its text, without texts that two ids share."""
+    counts = Counter(map(str, number_of))
+    return {str(i): number for i, number in number_of.items() if counts[str(i)] == 1}
 
 
 def _values(pieces: Sequence[Ids]) -> Iterator[Any]:
     """The ids one by one, as Python's own numbers."""
     for piece in pieces:
         yield from piece.tolist() if isinstance(piece, np.ndarray) else piece
+
+
+def _note_homeless(
+    document: Document,
+    rows: Int[np.ndarray, " n"],
+    num_rows: int,
+    call: Callable[[int], str],
+    said: dict[str, tuple[int, list[str]]],
+) -> None:
+    refs = list(_values(document.annotations.image_ids))
+    names = [f"{call(row)} of image {refs[row]!r}" for row in rows[:3].tolist()]
+    if len(rows) >= _MOST_UNKNOWN * num_rows:
+        raise DataError(
+            f"annotations of images that are not listed: {len(rows)} of {num_rows} ({name_some(names)})",
+            where=str(document.path),
+            fix=f"image ids there are: {name_some((repr(i) for i in document.image_ids), limit=6) or 'none'}",
+        )
+    said["coco.image_unknown"] = len(rows), names
 
 
 def _note_strangers(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from boxtune.data.formats.coco_layout import EXPECTED
+from boxtune.data.formats.json_files import MOST_SIDE, is_finite
 from boxtune.data.formats.json_lists import Piece, iter_lists
 from boxtune.errors import DataError, name_some
 
@@ -193,7 +193,8 @@ class _Images:
                 continue
             self.ids.append(image.id)
             self.names.append(image.file_name)
-            self.sizes_wh.append((image.width, image.height) if image.width > 0 and image.height > 0 else None)
+            sound = 0 < image.width <= MOST_SIDE and 0 < image.height <= MOST_SIDE
+            self.sizes_wh.append((image.width, image.height) if sound else None)
 
     def _add(self, place: int, entry: Any) -> None:
         if not isinstance(entry, dict) or not _is_id(entry.get("id")):
@@ -216,13 +217,9 @@ class _Images:
 
 def _size(width: Any, height: Any) -> tuple[int, int] | None:
     for side in (width, height):
-        if not _is_number(side) or side <= 0 or side != int(side):
+        if not is_finite(side) or not 0 < side <= MOST_SIDE or side != int(side):
             return None
     return int(width), int(height)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _add_annotations(into: Annotations, piece: Piece) -> list[str]:
@@ -284,7 +281,7 @@ def _problem(entry: Any) -> str:
     bbox = entry.get("bbox")
     if bbox is None or bbox == []:
         return "" if entry.get("segmentation") else "has no bbox"
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_finite(value) for value in bbox):
         return f"has the bbox {str(bbox)[:60]}"
     return ""
 
@@ -294,7 +291,7 @@ def _hull_xywh(segmentation: Any) -> tuple[float, ...]:
     if not isinstance(segmentation, list) or not all(isinstance(polygon, list) for polygon in segmentation):
         return ()
     values = [value for polygon in segmentation for value in polygon]
-    if not values or any(len(polygon) % 2 for polygon in segmentation) or not all(_is_number(v) for v in values):
+    if not values or any(len(polygon) % 2 for polygon in segmentation) or not all(is_finite(v) for v in values):
         return ()
     xs = [x for polygon in segmentation for x in polygon[0::2]]
     ys = [y for polygon in segmentation for y in polygon[1::2]]

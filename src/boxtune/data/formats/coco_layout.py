@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from boxtune.data.formats.json_files import HEAD, peek_json
+from boxtune.data.formats.listing import read_head
 from boxtune.data.places import SPLITS, name_contents, split_folders, split_of_folder, splits_in_name
 from boxtune.errors import DataError, name_some
 
@@ -130,7 +133,17 @@ def _is_json(file: Path) -> bool:
 
 
 def _begins_like_coco(file: Path) -> bool:
-    with file.open("rb") as opened:
-        head = opened.read(65536)
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return text.startswith(b"{") and any(key in head for key in _KEYS)
+    """Of a file that is all in its head the keys are asked for; of a longer or a broken one, for a trace of them."""
+    head = read_head(file, HEAD)
+    if not head.lstrip().startswith(b"{"):
+        return False
+    if file.stat().st_size <= HEAD:
+        try:
+            return {"images", "annotations"} <= json.loads(head).keys()
+        except (ValueError, RecursionError):  # broken: its reader says where
+            pass
+    elif isinstance(content := peek_json(file), dict) and (
+        "items" in content or isinstance(content.get("categories"), dict)
+    ):
+        return False  # Datumaro's
+    return any(key in head for key in _KEYS)

@@ -10,7 +10,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from boxtune.data.draft import Draft, Options, Raw, Size
-from boxtune.data.formats.csv_cells import EMPTY_WORDS, Numbers, parse_boxes, parse_labels, parse_predictions
+from boxtune.data.formats.csv_cells import (
+    EMPTY_WORDS,
+    OUTLINE,
+    Numbers,
+    holds_outline,
+    parse_boxes,
+    parse_labels,
+    parse_predictions,
+)
 from boxtune.data.formats.csv_columns import Columns, find_columns
 from boxtune.data.formats.csv_table import column_places, iter_rows, peek_rows
 from boxtune.data.formats.documents import are_shares, find_documents, group_documents, name_documents, settle_corners
@@ -38,6 +46,7 @@ _REMARKS: dict[str, tuple[Level, str, str]] = {
         f"give the class its name with data.classes={{{NO_CLASS}: NAME}}",
     ),
     "csv.class_unlisted": ("warn", "boxes of classes that the class file does not list, kept", "add them to the file"),
+    "csv.hull": ("ok", "cells with outlines of points, taken by their upright hull", ""),
     "csv.size_differs": ("warn", "rows that give an image another size than a row before; the first counts", ""),
 }
 
@@ -200,7 +209,7 @@ class _Filler:
             self.remarks.fault(f"line {line} names no image")
             return
         try:
-            boxes = self._boxes(cells)
+            boxes = self._boxes(line, cells)
         except ValueError as problem:
             self.remarks.fault(f"line {line}: {problem}")
             return
@@ -212,7 +221,7 @@ class _Filler:
             if name is not None:
                 draft.add_box(image, name, numbers, crowd=crowd, ignore=ignore)
 
-    def _boxes(self, cells: Sequence[str]) -> list[tuple[str | None, Numbers]]:
+    def _boxes(self, line: int, cells: Sequence[str]) -> list[tuple[str | None, Numbers]]:
         """Label (None where the table has none) and four numbers of each box of a row."""
         columns = self.columns
         label = cells[columns.label] if columns.label is not None else None
@@ -222,6 +231,10 @@ class _Filler:
             return [(label if own is None else own, numbers) for own, numbers in found]
         if columns.cell is not None:
             boxes = parse_boxes(cells[columns.cell])
+            if holds_outline(cells[columns.cell]):
+                if columns.orders != OUTLINE:
+                    raise ValueError("an outline of points stands among boxes of four numbers")
+                self.remarks.add("csv.hull", f"line {line}")
             if label is None:
                 return [(None, numbers) for numbers in boxes]
             return list(zip(parse_labels(label, len(boxes)), boxes, strict=True)) if boxes else []
@@ -343,7 +356,7 @@ def _told_by(columns: Columns) -> str:
     if columns.header is None:
         return "two corners, with room for two more, as AutoML has them"
     if columns.numbers is None:
-        return "by the names inside the cells"
+        return "by the names, or the points, inside the cells"
     return f"by the columns {', '.join(columns.header[place] for place in columns.numbers)}"
 
 

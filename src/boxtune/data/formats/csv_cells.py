@@ -9,6 +9,7 @@ from typing import Any
 
 from boxtune.data.formats.csv_words import coordinate_of
 from boxtune.data.formats.json_files import as_number
+from boxtune.data.formats.outline import box_around
 
 Numbers = list[float]
 
@@ -16,17 +17,21 @@ EMPTY_WORDS = frozenset({"", "nan", "none", "null", "na", "n/a", "no_box", "[]",
 """What tools write, in small letters, where an image has no box."""
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_MARK = re.compile(rf"{_NUMBER.pattern}|[\[\](){{}}]")
 _ONLY_NUMBERS = re.compile(r"[\s\d.,;eE+\-\[\](){}]+")
 _KEYS = (("x1", "y1", "x2", "y2"), ("x1", "y1", "w", "h"), ("x", "y", "w", "h"), ("cx", "cy", "w", "h"))
-_ORDERS = (("xyxy",), ("xywh",), ("xywh", "cxcywh"), ("cxcywh",))
+_ORDERS = (("xyxy",), ("xywh",), ("xywh",), ("cxcywh",))
 ANY_ORDER = ("xywh", "xyxy", "cxcywh")
 """The orders that four numbers without names may have."""
+OUTLINE = ("xyxy",)
+"""What the hull of an outline is."""
 
 
 def parse_boxes(cell: str) -> list[Numbers]:
     """The boxes in a cell, four numbers each: "[1, 2, 3, 4]", "1 2 3 4;5 6 7 8", {"x": 1, ...}, or a list of those.
 
-    Raises ValueError if it holds anything else.
+    Two points of two numbers are one box as they stand; more points are an outline, boxed by its hull. Raises
+    ValueError if it holds anything else.
     """
     if cell.lower() in EMPTY_WORDS:
         return []
@@ -34,10 +39,7 @@ def parse_boxes(cell: str) -> list[Numbers]:
         return [_numbers_of(box) for box in _objects(cell)]
     if not _ONLY_NUMBERS.fullmatch(cell):
         raise ValueError(f"{_short(cell)} is no box of four numbers")
-    numbers = [float(number) for number in _NUMBER.findall(cell)]
-    if not numbers or len(numbers) % 4:
-        raise ValueError(f"{_short(cell)} holds {len(numbers)} numbers, not four for each box")
-    return [numbers[at : at + 4] for at in range(0, len(numbers), 4)]
+    return _boxes_of(_nested(cell), cell)
 
 
 def orders_in(cell: str) -> tuple[str, ...] | None:
@@ -46,10 +48,64 @@ def orders_in(cell: str) -> tuple[str, ...] | None:
         if not parse_boxes(cell):
             return None
         if ":" not in cell:
-            return ANY_ORDER
+            return OUTLINE if holds_outline(cell) else ANY_ORDER
         return _ORDERS[_KEYS.index(_keys_of(_objects(cell)[0]))]
     except ValueError:
         return None
+
+
+def holds_outline(cell: str) -> bool:
+    """Whether a cell without names holds points, more than the two corners of a box."""
+    try:
+        return ":" not in cell and bool(_ONLY_NUMBERS.fullmatch(cell)) and _has_points(_nested(cell))
+    except ValueError:  # brackets that do not close, which parse_boxes tells
+        return False
+
+
+def _has_points(group: list[Any]) -> bool:
+    lists = [one for one in group if isinstance(one, list)]
+    return (len(lists) > 2 and _are_points(group)) or any(map(_has_points, lists))
+
+
+def _are_points(group: Sequence[Any]) -> bool:
+    return bool(group) and all(
+        isinstance(one, list) and len(one) == 2 and not any(isinstance(side, list) for side in one) for one in group
+    )
+
+
+def _nested(cell: str) -> list[Any]:
+    """The numbers of a cell, in a list for every pair of brackets; ValueError if the brackets do not close."""
+    groups: list[list[Any]] = [[]]
+    for mark in _MARK.findall(cell):
+        if mark in "[({":
+            inner: list[Any] = []
+            groups[-1].append(inner)
+            groups.append(inner)
+        elif mark not in "])}":
+            groups[-1].append(float(mark))
+        elif len(groups) > 1:
+            groups.pop()
+        else:
+            raise ValueError(f"{_short(cell)} closes more brackets than it opens")
+    if len(groups) > 1:
+        raise ValueError(f"{_short(cell)} does not close its brackets")
+    return groups[0]
+
+
+def _boxes_of(group: list[Any], cell: str, *, inner: bool = False) -> list[Numbers]:
+    """The boxes of a list: of numbers (in an `inner` one exactly four), of points, or of lists."""
+    if len(group) > 1 and _are_points(group):
+        if len(group) == 2:
+            return [[*group[0], *group[1]]]
+        return [list(box_around(group))]
+    lists = [one for one in group if isinstance(one, list)]
+    if lists and len(lists) == len(group):
+        return [box for one in lists for box in _boxes_of(one, cell, inner=inner or len(lists) > 1)]
+    if lists:
+        raise ValueError(f"{_short(cell)} mixes numbers with lists of numbers")
+    if not group or len(group) % 4 or (inner and len(group) != 4):
+        raise ValueError(f"{_short(cell)} holds {len(group)} numbers{' in a list' * inner}, not four for each box")
+    return [group[at : at + 4] for at in range(0, len(group), 4)]
 
 
 def _objects(cell: str) -> list[Mapping[str, Any]]:

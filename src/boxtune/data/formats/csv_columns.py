@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boxtune.data.formats import csv_words as words
-from boxtune.data.formats.csv_cells import ANY_ORDER, EMPTY_WORDS, find_prediction_shape, orders_in
+from boxtune.data.formats.csv_cells import ANY_ORDER, EMPTY_WORDS, find_prediction_shape, holds_outline, orders_in
 from boxtune.data.formats.csv_table import Row
 from boxtune.data.formats.image_names import spell_link
 from boxtune.data.formats.json_files import as_number
@@ -196,8 +196,10 @@ def _box_cell(plain: Sequence[str], rows: Sequence[Sequence[str]], image: int) -
         values = _column(rows, place) if name in words.BOX_CELLS and place != image else None
         if values is None:
             continue
-        told = [orders for value in values if (orders := orders_in(value)) is not None] if values else [ANY_ORDER]
-        if len(set(told)) == 1 and 2 * len(told) > len(values):
+        # Outlines among boxes are the reader's to refuse; alone they are a column of their own.
+        judged = [value for value in values if not holds_outline(value)] or values
+        told = [orders for value in judged if (orders := orders_in(value)) is not None] if judged else [ANY_ORDER]
+        if len(set(told)) == 1 and 2 * len(told) > len(judged):
             return place, told[0]
     return None, ()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from boxtune.data.formats.hub_objects import class_names
+from boxtune.data.formats.hub_objects import class_names, number_names
 from boxtune.data.formats.hub_tables import Table
 from boxtune.errors import DataError, name_some
 
@@ -43,17 +43,17 @@ class ClassNames:
 
     def _find(self, table: Table, key: str) -> Mapping[int, str]:
         folders = list(dict.fromkeys((table.file.parent, table.file.parent.parent, self.root)))
-        if names := class_names(table.features, key):
+        if names := _names_in(table.features, key, table.file):
             self.source = f"{table.file.name} itself"
-            return dict(enumerate(names))
+            return names
         for folder in folders:
             for name in _FILES:
                 if (file := folder / name).is_file():
                     return self._said(file, _read_names(file))
         for folder in folders:
             for name, read in (("dataset_info.json", _read_json), ("README.md", _read_card)):
-                if (file := folder / name).is_file() and (names := class_names(read(file), key)):
-                    return self._said(file, dict(enumerate(names)))
+                if (file := folder / name).is_file() and (names := _names_in(read(file), key, file)):
+                    return self._said(file, names)
         return {}
 
     def _said(self, file: Path, names: Mapping[int, str]) -> Mapping[int, str]:
@@ -65,20 +65,35 @@ class ClassNames:
 def _read_names(file: Path) -> Mapping[int, str]:
     """Names alone: one a line, a JSON list, or a JSON object that maps numbers to names or names to numbers."""
     if file.suffix == ".txt":
-        return dict(
-            enumerate(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-        )
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as problem:
+            raise DataError(f"{file.name} is not UTF-8 text", where=str(file), fix="save it as UTF-8") from problem
+        return dict(enumerate(line.strip() for line in lines if line.strip()))
     content = _read_json(file)
     if isinstance(content, list) and all(isinstance(one, str) for one in content):
         return dict(enumerate(content))
     if isinstance(content, list) and all(isinstance(one, dict) and {"id", "name"} <= one.keys() for one in content):
-        return {int(one["id"]): str(one["name"]) for one in content}
-    if isinstance(content, dict) and all(key.lstrip("-").isdigit() for key in content):
-        return {int(key): str(value) for key, value in content.items()}
-    if isinstance(content, dict) and all(isinstance(value, int) for value in content.values()):
-        return {value: key for key, value in content.items()}
+        content = {str(one["id"]): str(one["name"]) for one in content}
+    if isinstance(content, dict):
+        try:
+            return number_names(content)
+        except ValueError as problem:
+            raise _nameless(file) from problem
+    raise _nameless(file)
+
+
+def _names_in(features: Any, key: str, file: Path) -> Mapping[int, str] | None:
+    try:
+        return class_names(features, key)
+    except ValueError as problem:
+        fix = "write names: {0: cat, 1: dog}"
+        raise DataError(f"{key} in {file.name}: {problem}", where=str(file), fix=fix) from problem
+
+
+def _nameless(file: Path) -> DataError:
     fix = 'write a list of names, or an object such as {"0": "cat"}'
-    raise DataError(f"{file.name} does not say the names of the classes", where=str(file), fix=fix)
+    return DataError(f"{file.name} does not say the names of the classes", where=str(file), fix=fix)
 
 
 def _read_json(file: Path) -> Any:

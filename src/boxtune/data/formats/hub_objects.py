@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from boxtune.data.formats.hub_tables import Row, Table, parse_text
+from boxtune.data.formats.json_files import is_finite
 from boxtune.errors import DataError, name_some
 
 _COLUMNS = ("objects", "object", "annotations", "annotation", "instances", "detections", "labels", "bboxes", "boxes")
@@ -76,7 +78,7 @@ def iter_things(row: Row, place: Place, where: str) -> Iterator[Thing]:
         here = f"{where}, object {number}"
         numbers, order = _numbers(entry[place.box], here)
         label, key = _label(entry)
-        areas = [value for name in _AREAS if isinstance(value := entry.get(name), int | float)]
+        areas = [value for name in _AREAS if is_finite(value := entry.get(name))]
         crowd = any(entry.get(name) in (1, True) for name in _CROWDS)
         yield Thing(
             numbers=numbers,
@@ -137,8 +139,8 @@ def _numbers(box: Any, where: str) -> tuple[tuple[float, float, float, float], s
         box, order = [box[name] for name in names], _FIELDS[names]
     if not isinstance(box, list | tuple) or len(box) != 4:
         raise _unreadable(f"a box is {box!r}, not four numbers", where)
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
-        raise _unreadable(f"a box is {list(box)}, not four finite numbers", where)
+    if not all(map(is_finite, box)):
+        raise _unreadable(f"a box is {str(list(box))[:80]}, not four finite numbers", where)
     x, y, third, fourth = (float(value) for value in box)
     return (x, y, third, fourth), order
 
@@ -150,13 +152,16 @@ def _label(entry: Mapping[str, Any]) -> tuple[str | int | None, str]:
         if isinstance(value, str) and value.strip():
             return value, key
     for value, key in there:
-        if isinstance(value, int | float) and not isinstance(value, bool) and value == math.floor(value):
+        if is_finite(value) and value == math.floor(value):
             return int(value), key
     return None, ""
 
 
-def class_names(features: Any, key: str) -> list[str] | None:
-    """The names that the features of the datasets library give the numbers under `key`; None if they give none."""
+def class_names(features: Any, key: str) -> Mapping[int, str] | None:
+    """The names that the features of the datasets library give the numbers under `key`; None if they give none.
+
+    Raises ValueError if neither side of a mapping of names is whole numbers.
+    """
     if isinstance(features, Mapping):
         if key in features and (names := _class_label(features[key])) is not None:
             return names
@@ -171,13 +176,21 @@ def class_names(features: Any, key: str) -> list[str] | None:
     return next((names for one in inner if (names := class_names(one, key)) is not None), None)
 
 
-def _class_label(feature: Any) -> list[str] | None:
+def number_names(names: Mapping[Any, Any]) -> Mapping[int, str]:
+    """Number -> name, of a mapping in either direction, in the order of the numbers; ValueError if it is neither."""
+    for pairs in (list(names.items()), [(number, name) for name, number in names.items()]):
+        if all(re.fullmatch(r"-?[0-9]{1,9}", str(number)) for number, _ in pairs):
+            return {int(number): str(name) for number, name in sorted(pairs, key=lambda pair: int(pair[0]))}
+    raise ValueError(f"names are {str(dict(names))[:60]}, neither numbers with names nor names with numbers")
+
+
+def _class_label(feature: Any) -> Mapping[int, str] | None:
     if isinstance(feature, Mapping):
         names = feature.get("names")
         if isinstance(names, list) and (feature.get("_type") == "ClassLabel" or "dtype" not in feature):
-            return [str(name) for name in names]
+            return dict(enumerate(map(str, names)))
         if isinstance(names, Mapping):
-            return [str(names[key]) for key in sorted(names, key=int)]
+            return number_names(names)
         return next((found for one in feature.values() if (found := _class_label(one)) is not None), None)
     if isinstance(feature, list):
         return next((found for one in feature if (found := _class_label(one)) is not None), None)

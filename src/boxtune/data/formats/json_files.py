@@ -7,7 +7,7 @@ import math
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from boxtune.data.formats.json_lists import name_place, no_json, no_text
 from boxtune.data.formats.listing import read_head
@@ -15,6 +15,9 @@ from boxtune.errors import DataError
 
 HEAD = 65536
 """Bytes that a sniffer looks at."""
+
+MOST_SIDE = 2**31 - 1
+"""Pixels: no picture has a longer side."""
 
 _MARK = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
 _CLOSERS = {"[": "]", "{": "}"}
@@ -39,6 +42,8 @@ def load_json(path: Path, expected: str) -> Any:
         raise no_text(path, name_place(data, problem.start)) from problem
     except json.JSONDecodeError as problem:
         raise no_json(path, problem.msg, f"line {problem.lineno}, column {problem.colno}") from problem
+    except ValueError as problem:  # an integer of thousands of digits
+        raise DataError(f"{path.name} is not read: {problem}", where=str(path), fix="mend that number") from problem
     except RecursionError as problem:
         what = f"{path.name} is nested too deeply to be {expected}"
         raise DataError(what, where=str(path), fix="export it again") from problem
@@ -102,6 +107,11 @@ def as_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def is_finite(value: Any) -> TypeGuard[int | float]:
+    """Whether a value of JSON is a number, not text, that a float can hold."""
+    return isinstance(value, int | float) and as_number(value) is not None
+
+
 def as_numbers(values: Any, count: int | None = None) -> list[float] | None:
     """The finite numbers of a list, of that many if `count` is given; None if one is none."""
     if not isinstance(values, list | tuple) or (count is not None and len(values) != count):
@@ -111,8 +121,8 @@ def as_numbers(values: Any, count: int | None = None) -> list[float] | None:
 
 
 def as_size(width: Any, height: Any) -> tuple[int, int] | None:
-    """Width and height in whole pixels; None where they are missing, zero or no numbers."""
+    """Width and height in whole pixels; None where they are missing, zero, beyond MOST_SIDE or no numbers."""
     sides = as_numbers([width, height])
-    if sides is None or any(side < 1 or side != int(side) for side in sides):
+    if sides is None or any(not 1 <= side <= MOST_SIDE or side != int(side) for side in sides):
         return None
     return int(sides[0]), int(sides[1])
