@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +142,10 @@ def test_exit_codes_reach_the_shell(data: Path) -> None:
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert subprocess.run([sys.executable, "-m", "boxtune", "inspect", str(data)], capture_output=True).returncode == 0
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error() -> None:
+    ran = subprocess.run(
+        f"{shlex.quote(sys.executable)} -m boxtune families | head -1", shell=True, capture_output=True, text=True
+    )
+    assert ran.stdout.startswith("family") and ran.stderr == ""

@@ -6,6 +6,7 @@ error, 2 the user's input is wrong, 3 stopped or diagnosed as not learning.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -244,10 +245,15 @@ def main(argv: list[str] | None = None) -> int:
         if verb not in VERBS:
             raise ConfigError(f"there is no verb {verb!r}", where="command line", fix=f"one of: {', '.join(VERBS)}")
         read = (words, {}) if verb in VERBATIM else parse_pairs(words, FLAGS, as_text=True)
-        return VERBS[verb](*read) or 0
+        code = VERBS[verb](*read) or 0
+        sys.stdout.flush()
+        return code
     except BoxtuneError as error:
         print(f"boxtune: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # whoever read our output has had enough of it, such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("\nboxtune: interrupted; the same command with resume=true goes on", file=sys.stderr)
         return 130
