@@ -203,3 +203,11 @@ def test_defaults_follow_the_checkpoint_where_its_size_decides() -> None:
     assert (smaller.min_pixels, smaller.max_pixels) == (384**2, 1536**2)
     for family in FAMILIES.values():
         assert len(family.defaults.source) > 20
+
+
+def test_a_budget_that_nothing_is_known_of_is_refused() -> None:
+    family = FAMILIES["json1000"]
+    least, most = family.defaults.min_pixels, family.defaults.max_pixels
+    assert family.image_settings(least, most) == {}
+    with pytest.raises(ValueError, match="decides by itself how large images are"):
+        family.image_settings(least, most // 2)

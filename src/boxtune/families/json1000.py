@@ -48,7 +48,10 @@ class Unknown:
         return ""
 
     def image_settings(self, min_pixels: int, max_pixels: int) -> dict[str, Any]:
-        """None: the processor stays as the checkpoint has it."""
+        """None: the processor stays as the checkpoint has it. ValueError for a budget that is asked for: it would be
+        passed over in silence."""
+        if (min_pixels, max_pixels) != (QWEN2_VL.defaults.min_pixels, QWEN2_VL.defaults.max_pixels):
+            raise ValueError("the processor of a model of no known family decides by itself how large images are")
         return {}
 
 

@@ -150,7 +150,6 @@ def load_base(
     if source.family.knows_processor:
         _require_budget(source, processor, min_pixels, max_pixels)
     else:
-        _require_no_budget(source, min_pixels, max_pixels)
         source = replace(source, family=fit_family(source, processor, getattr(config, "image_token_id", None)))
     _require_tokens(source, tokenizer, model.get_input_embeddings().num_embeddings)
     # What TRL would set later, with a warning that asks the reader to do nothing.
@@ -168,16 +167,6 @@ def load_base(
         full=tuple(full),
         findings=findings,
     )
-
-
-def _require_no_budget(source: ModelSource, min_pixels: int, max_pixels: int) -> None:
-    """Raises ConfigError where a budget is asked for of a processor of which nothing is known."""
-    own = source.family.defaults_for(source.config)
-    if (min_pixels, max_pixels) != (own.min_pixels, own.max_pixels):
-        what = (
-            f"the processor of a model of no known family decides by itself how large images are ({source.family.name})"
-        )
-        raise ConfigError(what, where="image", fix="leave image.min_pixels and image.max_pixels away")
 
 
 def _require_budget(source: ModelSource, processor: Any, min_pixels: int, max_pixels: int) -> None:
