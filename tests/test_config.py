@@ -57,7 +57,7 @@ def test_the_written_tree_is_a_recipe_for_the_same_run(tmp_path: Path) -> None:
         ({"train": {"epochss": 1}}, ["no setting 'train.epochss'", "train.epochs"]),
         ({"epochs": "many"}, ["train.epochs cannot be 'many'", "valid number"]),
         ({"epochs": -1}, ["train.epochs cannot be -1", "greater than 0"]),
-        ({"quantization": "nf5"}, ["quantization cannot be 'nf5'", "'nf4', 'int8' or 'none'"]),
+        ({"quantization": "nf5"}, ["quantization cannot be 'nf5'", "'nf4', 'int8', 'fp8' or 'none'"]),
         ({"resume": "perhaps"}, ["train.resume cannot be 'perhaps'"]),
         ({"imgsz": 640}, ["no setting 'imgsz' here", "image.max_pixels"]),
         ({"per_device_train_batch_size": 4}, ["train.micro_batch"]),
@@ -94,28 +94,14 @@ def test_values_at_the_edge_pass() -> None:
     assert (settings.seed, settings.train.keep_checkpoints, settings.train.resume) == (2**32 - 1, 2, True)
 
 
-def with_defaults(effective: int = 16, micro: int = 4, **values: Any) -> Resolved:
-    """Settings under a model whose own batch is `micro` of `effective`, and whose budget is 1000 to 2000 pixels."""
-    defaults = {
-        "train.effective_batch": effective,
-        "train.micro_batch": micro,
-        "image.min_pixels": 1000,
-        "image.max_pixels": 2000,
-    }
+def with_defaults(**values: Any) -> Resolved:
+    """Settings under a model whose own batch is 16, and whose budget is 1000 to 2000 pixels."""
+    defaults = {"train.effective_batch": 16, "image.min_pixels": 1000, "image.max_pixels": 2000}
     return read_settings(None, {**NEEDED, **values}).with_values(defaults, "family x")
 
 
-@pytest.mark.parametrize(("effective", "micro"), [(2, 2), (1, 1), (6, 3), (10, 2), (7, 1)])
-def test_a_micro_batch_of_the_models_follows_the_effective_batch(effective: int, micro: int) -> None:
-    resolved = with_defaults(effective_batch=effective)
-    assert resolved.settings.train.micro_batch == micro
-    assert resolved.sources["train.micro_batch"] == "derived from effective_batch"
-
-
-def test_a_micro_batch_that_fits_stays_the_models() -> None:
-    resolved = with_defaults(effective_batch=8)
-    assert resolved.settings.train.micro_batch == 4
-    assert resolved.sources["train.micro_batch"] == "family x"
+def test_a_micro_batch_is_left_to_the_plan() -> None:
+    assert with_defaults(effective_batch=8).settings.train.micro_batch is None
 
 
 @pytest.mark.parametrize(

@@ -87,10 +87,7 @@ class Resolved:
         raise ConfigError(what, where=sources, fix=fix)
 
     def with_values(self, values: Mapping[str, Any], source: str) -> Resolved:
-        """The tree with the settings that are still None filled from `values` (path -> value).
-
-        A micro-batch from `values` that the effective batch is no multiple of becomes its largest divisor below.
-        """
+        """The tree with the settings that are still None filled from `values` (path -> value)."""
         tree = self.settings.model_dump()
         sources = dict(self.sources)
         for path, value in values.items():
@@ -98,10 +95,6 @@ class Resolved:
             if tree[group][leaf] is None:
                 tree[group][leaf] = value
                 sources[path] = source
-        micro, effective = tree["train"]["micro_batch"], tree["train"]["effective_batch"]
-        if micro and effective and effective % micro and self.settings.train.micro_batch is None:
-            tree["train"]["micro_batch"] = next(n for n in range(min(micro, effective), 0, -1) if not effective % n)
-            sources["train.micro_batch"] = "derived from effective_batch"
         return Resolved(settings=Settings.model_validate(tree), sources=sources)
 
     def as_yaml(self) -> str:

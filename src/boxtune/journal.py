@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """One run's record. Everything it is told is on disk at once, so that a killed run leaves its story."""
+    """One run's record. Everything it is told is on disk at once, so that a killed run leaves its story.
+
+    Of several ranks each keeps one, and looks at its own model; the first one alone writes.
+    """
 
     def __init__(self, folder: RunFolder, towers: Mapping[str, str]) -> None:
+        from boxtune.finetune.ranks import is_first
         from boxtune.guard import Stages
 
-        self.folder, self.towers = folder, towers
+        self.folder, self.towers, self.writes = folder, towers, is_first()
         self.findings: list[Finding] = []
         self.stages = Stages(towers)
         self.ledger = self.stages.ledger
@@ -39,12 +43,13 @@ class Journal:
 
         `dataset` holds what is trained on, which may be tiles; `whole` the images that they are of.
         """
-        write_text(self.folder.recipe, resolved.as_yaml())
-        write_json(self.folder.environment, environment)
-        write_json(self.folder.verdict, self.verdict)
         images = whole if resolved.settings.data.tile else dataset
-        write_split(images, self.folder.split)
         self.num_train = len(images.splits["train"])
+        self._write(self.folder.environment, environment)
+        self._write(self.folder.verdict, self.verdict)
+        if self.writes:
+            write_text(self.folder.recipe, resolved.as_yaml())
+            write_split(images, self.folder.split)
         self.note(*dataset.findings)
 
     def say(self, *lines: str) -> None:
@@ -60,7 +65,11 @@ class Journal:
             self.findings.append(finding)
             if finding.level != "ok":
                 self.say(str(finding))
-        write_json(self.folder.findings, [finding.as_json() for finding in self.findings])
+        self._write(self.folder.findings, [finding.as_json() for finding in self.findings])
+
+    def _write(self, path: Path, value: Any) -> None:
+        if self.writes:
+            write_json(path, value)
 
     def stage(self, name: str, model: Any, plan: Plan | None = None) -> None:
         """Count the model's parameters at a stage; with a plan, exactly its tensors must be trainable.
@@ -70,7 +79,7 @@ class Journal:
         from boxtune.guard import check_trainable
 
         stage = self.ledger.take(name, model)
-        write_json(self.folder.ledger, self.ledger.as_json())
+        self._write(self.folder.ledger, self.ledger.as_json())
         if plan is None:
             return
         found = check_trainable(stage, plan.tensor_names, plan.num_parameters)
@@ -92,8 +101,49 @@ class Journal:
     def judged(self, verdict: Verdict) -> None:
         """Keep the guard's verdict and show the ledger."""
         self.verdict = verdict.as_json()
-        write_json(self.folder.verdict, self.verdict)
+        # Also what one rank alone was stopped for: the first may be waiting for it.
+        if self.writes or verdict.word == "not learning":
+            write_json(self.folder.verdict, self.verdict)
         self.say("", self.ledger.as_text(), "", f"verdict: {verdict}")
+
+    def same_everywhere(self, model: Any) -> None:
+        """Note whether every rank has trained the same adapter, to the bit; NotLearningError where not.
+
+        Gradients that are not exchanged (a forward pass beside the wrapper that does it) show nowhere else: the losses
+        are the mean of all ranks.
+        """
+        from boxtune.finetune.ranks import gather
+        from boxtune.finetune.reload import trainable_digest
+        from boxtune.guard import Verdict
+
+        digests = gather(trainable_digest(model))
+        if len(digests) == 1:
+            return
+        if len(set(digests)) == 1:
+            seen = f"all {len(digests)} ranks have trained the same adapter, to the bit"
+            self.note(Finding(check="ranks.same", level="ok", seen=seen))
+            return
+        others = [number for number, digest in enumerate(digests) if digest != digests[0]]
+        seen = f"the ranks have trained different adapters: {name_some(others)} of {len(digests)} other than rank 0"
+        fix = "the loss is computed beside the wrapped model, so that gradients are not exchanged"
+        self.note(Finding(check="ranks.same", level="fail", seen=seen, fix=fix))
+        self.judged(Verdict(word="not learning", evidence=(seen,)))
+        raise NotLearningError(f"{seen}\n  do:    {fix}")
+
+    def judge(self, watcher: LearningCallback, moved: float | None, *, resumed: bool) -> None:
+        """The verdict of the finished training, from the rows of all its steps and the guard's samples."""
+        from boxtune.finetune.checkpoints import read_metrics
+        from boxtune.finetune.ranks import first_does
+        from boxtune.guard import judge
+
+        def look() -> Verdict:
+            rows = read_metrics(self.folder.metrics)
+            losses = [float(row["eval_loss"]) for row in rows if row["kind"] == "eval"]
+            rates = [row["learning_rate"] for row in rows if row["kind"] == "train"]
+            # Of a run that goes on from a checkpoint, the guard's samples know the last part only.
+            return judge(losses, moved, max(rates, default=0.0), [] if resumed else watcher.pairs, watcher.what)
+
+        self.judged(first_does(look))
 
     def compared(self, same: bool) -> None:
         """Note whether the saved adapter, loaded afresh, gives the trained model's logits."""
@@ -112,8 +162,8 @@ class Journal:
             self.note(Finding(check="image.left_out_while_training", level="warn", seen=seen, where=where))
         better = scores["paired"]["verdict"] if "paired" in scores else None
         self.verdict = {**self.verdict, "better_than_base": better, "logits_digest": self.digest}
-        write_json(self.folder.verdict, self.verdict)
-        write_json(self.folder.findings, [finding.as_json() for finding in self.findings])
+        self._write(self.folder.verdict, self.verdict)
+        self._write(self.folder.findings, [finding.as_json() for finding in self.findings])
         return self.verdict
 
     def require_learned(self, *, strict: bool) -> None:

@@ -3,18 +3,20 @@
     settings -> data -> base model -> base scores -> adapter and trainer -> training -> saved -> reloaded -> scores
 
 `train` is the whole of it. What a stage does stands in the stage's own folder; here is only the order, what is
-checked between two stages, and what is written to the run folder.
+checked between two stages, and what is written to the run folder. On several GPUs each rank goes all the way: they
+decide alike, `ranks.first_does` what only one can do, and rank 0 alone prints and writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boxtune.artifacts import RunFolder, cache_folder, write_json
+from boxtune import launch
+from boxtune.artifacts import RunFolder, cache_folder, read_json, write_json
 from boxtune.config import read_settings
 from boxtune.data import (
     Dataset,
@@ -29,13 +31,13 @@ from boxtune.data import (
 )
 from boxtune.errors import DataError, NotLearningError
 from boxtune.journal import Journal
-from boxtune.measure import Prediction, cache_key, cached_predictions, coco_results, compare, score_predictions
+from boxtune.measure import Prediction, cache_key, coco_results, keep_predictions, kept_predictions, score_run
 from boxtune.report import score_table, write_changed, write_gallery
 from boxtune.settings import Settings
 
 if TYPE_CHECKING:
     from boxtune.boxes import Boxes
-    from boxtune.finetune import Encoder, Loaded, ModelSource, Plan, Talk
+    from boxtune.finetune import Encoder, Loaded, ModelSource, Plan, StepPlan, Talk
     from boxtune.finetune.callbacks import StopInTime
 
 TINY = "tiny"
@@ -49,6 +51,12 @@ class Run:
     folder: RunFolder
     scores: dict[str, Any]
     verdict: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Run:
+        """The finished run of a folder."""
+        folder = RunFolder(path=path)
+        return cls(folder=folder, scores=read_json(folder.scores), verdict=read_json(folder.verdict))
 
     @property
     def adapter(self) -> Path:
@@ -65,12 +73,25 @@ def train(recipe: str | Path | None = None, /, **settings: Any) -> Run:
 
     `settings` are leaf names (`epochs=1`), full paths (`**{"train.epochs": 1}`) or groups (`train={"epochs": 1}`);
     `model` and `data` are needed, here or in the recipe. Raises UserError where the input is wrong and
-    NotLearningError where the run does not learn what it should.
+    NotLearningError where the run does not learn what it should. On several GPUs (`devices`) it starts the processes
+    itself, and waits for them; under torchrun or accelerate it is one of them.
     """
-    from boxtune.finetune import bind, build_card, open_folder, read_environment
+    if not launch.is_rank():
+        return _train(recipe, settings)
+    from boxtune.finetune.ranks import joined
+
+    with joined():
+        return _train(recipe, settings)
+
+
+def _train(recipe: str | Path | None, settings: Mapping[str, Any]) -> Run:
+    asked = launch.with_sources(read_settings(None if recipe is None else Path(recipe), settings))
+    launch.require_size(asked.settings.train.devices)
+    if (num_ranks := launch.ranks_to_start(asked.settings.train.devices)) > 1:
+        return Run.read(launch.start(asked, num_ranks))
+    from boxtune.finetune import bind, build_card, open_folder, ranks, read_environment
     from boxtune.finetune.callbacks import StopInTime
 
-    asked = read_settings(None if recipe is None else Path(recipe), settings)
     whole = prepare_data(asked.settings.data, seed=asked.settings.seed)
     source = find_source(asked.settings.model, asked.settings.family)
     resolved = asked.with_values(*_model_defaults(source))
@@ -81,14 +102,15 @@ def train(recipe: str | Path | None = None, /, **settings: Any) -> Run:
     dataset = build_samples(whole, asked.settings.data)
     base, dataset = load_model(source, resolved.settings, dataset)
     card = build_card(base.loaded, base.encoder, base.max_new_tokens, asked.settings.data.classes)
+    bound = bind(dataset, base.talk, card["base_fingerprint"])
+    ranks.require_same({"settings": dict(resolved.values()), "data or base": bound, "versions or prompt": card})
     # Nothing is written before all input has been found sound.
-    folder, checkpoint = open_folder(resolved, bind(dataset, base.talk, card["base_fingerprint"]))
+    folder, checkpoint = ranks.first_does(lambda: open_folder(resolved, bound))
     journal = Journal(folder, source.family.towers)
-    journal.begin(resolved, dataset, whole, read_environment())
-    data = resolved.settings.data
-    if sheet := write_changed(
-        folder.pictures, dataset.splits["train"], dataset.classes, data, seed=asked.settings.seed
-    ):
+    journal.begin(resolved, dataset, whole, {**read_environment(), "ranks": ranks.num_ranks()})
+    data, rows = resolved.settings.data, dataset.splits["train"]
+    show = partial(write_changed, folder.pictures, rows, dataset.classes, data, seed=asked.settings.seed)
+    if sheet := ranks.first_does(show):
         journal.say(f"training images as they are shown: {sheet}")
     scored = whole.splits[data.split]
 
@@ -98,7 +120,11 @@ def train(recipe: str | Path | None = None, /, **settings: Any) -> Run:
         encoder, talk = base.encoder, base.talk
         del base
         tuned = predict_tuned(source, encoder, talk, scored, card, resolved.settings, journal)
-        return write_scores(dataset.classes, scored, untuned, tuned, resolved.settings, journal)
+        close = partial(write_scores, dataset.classes, scored, untuned, tuned, resolved.settings, journal)
+        run = ranks.first_does(close)
+    if ranks.is_first():
+        launch.leave_word(folder=folder.path.absolute())
+    return run
 
 
 def find_source(model: str, family: str | None = None) -> ModelSource:
@@ -123,6 +149,7 @@ class Base:
     loaded: Loaded
     encoder: Encoder
     plan: Plan
+    step: StepPlan
     max_new_tokens: int
     talk: Talk
 
@@ -134,21 +161,21 @@ def load_model(source: ModelSource, settings: Settings, dataset: Dataset) -> tup
     data, image = settings.data, settings.image
     if faults := source.family.check_classes(dataset.classes, data.descriptions):
         raise DataError("; ".join(faults), where=str(dataset.path), fix="rename the class in the annotations")
+    assert image.min_pixels and image.max_pixels
     placement = finetune.choose_placement(settings.quantization, settings.train.precision)
     print(*placement.notes, sep="\n", flush=True)
-    assert image.min_pixels and image.max_pixels
     full = finetune.full_towers(settings.adapter.recipe)
     loaded = finetune.load_base(source, placement, min_pixels=image.min_pixels, max_pixels=image.max_pixels, full=full)
     encoder = finetune.build_encoder(loaded, dataset.classes, data.descriptions, build_tiling(data))
     dataset, longest = finetune.fit_samples(dataset, encoder, source.max_positions)
-    print(f"longest sample: {longest.prompt} tokens of prompt and image, {longest.answer} of answer", flush=True)
     plan = finetune.plan_adapter(loaded.model, loaded.source.family, settings.adapter)
     finetune.require_rates(plan, settings.train.learning_rate)
-    print("", finetune.targets_table(plan), "", sep="\n", flush=True)
+    print(longest, "", finetune.targets_table(plan), "", sep="\n", flush=True)
     base = Base(
         loaded=loaded,
         encoder=encoder,
         plan=plan,
+        step=finetune.plan_training(loaded, plan, longest, settings),
         max_new_tokens=settings.generate.max_new_tokens or longest.max_new_tokens,
         talk=finetune.read_talk(encoder, data.mix, source.max_positions),
     )
@@ -164,17 +191,19 @@ def predict_base(
     stop: StopInTime,
 ) -> list[Prediction] | None:
     """What the untuned model says, in the precision it is trained in; kept from a run before where nothing changed."""
+    from boxtune.finetune import ranks
+
     if not settings.eval.base:
         return None
     bound = {**card, "device": str(base.loaded.placement.device), "at_once": settings.generate.at_once}
-
-    def ask() -> list[Prediction]:
-        watch = partial(stop.require_going_on, "the base model was being scored")
-        return predict_all(base.loaded, base.encoder, scored, card, settings, "base model", watch)
-
-    said, kept = cached_predictions(cache_folder() / "base", cache_key(scored, **bound), ask)
-    if kept:
+    key = ranks.first_does(lambda: cache_key(scored, **bound))
+    if (said := ranks.first_does(lambda: kept_predictions(cache_folder() / "base", key))) is not None:
         journal.say(f"base model: {len(said)} answers kept from an earlier run (same weights, data, prompt, budget)")
+        return said
+    watch = partial(stop.require_going_on, "the base model was being scored")
+    said = predict_all(base.loaded, base.encoder, scored, card, settings, "base model", watch)
+    if ranks.is_first():
+        keep_predictions(cache_folder() / "base", key, said)
     return said
 
 
@@ -187,29 +216,11 @@ def predict_all(
     what: str,
     watch: Callable[[], None] = lambda: None,
 ) -> list[Prediction]:
-    """One prediction for each sample, with a bar over the images and `watch` called after each batch.
+    """One prediction for each sample, on every rank; `infer.answer_split` says how."""
+    from boxtune.infer import answer_split
 
-    The truth is never seen here.
-    """
-    from tqdm import tqdm
-
-    from boxtune.data import open_image
-    from boxtune.infer import answer_images
-
-    def tell(num: int) -> None:
-        bar.update(num)
-        watch()
-
-    with tqdm(total=len(samples), unit="image", desc=what, dynamic_ncols=True) as bar:
-        answers = answer_images(
-            loaded,
-            encoder,
-            [lambda path=sample.image: open_image(path) for sample in samples],  # type: ignore[misc]
-            sizes=[sample.size_wh for sample in samples],
-            max_new_tokens=card["max_new_tokens"],
-            at_once=settings.generate.at_once,
-            progress=tell,
-        )
+    bounds = {"max_new_tokens": card["max_new_tokens"], "at_once": settings.generate.at_once}
+    answers = answer_split(loaded, encoder, samples, what=what, watch=watch, **bounds)
     return [
         Prediction(
             image_id=sample.image_id, boxes=said.boxes, text=said.text, problems=said.problems, truncated=said.truncated
@@ -232,29 +243,30 @@ def train_adapter(
     The ledger is read at every stage; the run ends before the first step unless exactly the planned parameters are
     trainable.
     """
-    from boxtune.finetune import TrainingCollator, build_trainer, logits_digest, put_back, save_adapter
+    from boxtune.finetune import TrainingCollator, build_trainer, logits_digest, ranks, save_adapter
     from boxtune.finetune import callbacks as on
     from boxtune.finetune.adapters import free_weights
-    from boxtune.finetune.checkpoints import cut_metrics, read_metrics
+    from boxtune.finetune.checkpoints import cut_metrics
     from boxtune.finetune.encode import without_traceback
-    from boxtune.guard import NotLearning, judge, share_moved, snapshot, watch_adapter
+    from boxtune.finetune.sharding import is_sharded
+    from boxtune.guard import NotLearning, share_moved, snapshot, watch_adapter
 
     folder, plan, encoder = journal.folder, base.plan, base.encoder
     journal.stage("loaded", base.loaded.model)
-    cut_metrics(folder.metrics, 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-")))
+    done = 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
+    ranks.first_does(lambda: cut_metrics(folder.metrics, done))
 
     def save(to: Path) -> None:
         save_adapter(trainer.model, to, base.loaded, card)
 
-    valid = choose_valid(dataset.splits["valid"], settings.eval.images)
-    splits = {"train": dataset.splits["train"], "valid": valid}
+    train, valid = dataset.splits["train"], choose_valid(dataset.splits["valid"], settings.eval.images)
     data, watcher = settings.data, journal.guard(settings.guard)
     collator = TrainingCollator(
         encoder,
-        splits,
+        {"train": train, "valid": valid},
         journal.leave_out_while_training,
         data,
-        epochs=build_epochs(splits["train"], data, base.talk.learned, seed=settings.seed),
+        epochs=build_epochs(train, data, base.talk.learned, seed=settings.seed),
         max_tokens=base.loaded.source.max_positions,
         seed=settings.seed,
     )
@@ -281,6 +293,7 @@ def train_adapter(
             ],
             checkpoints=folder.checkpoints,
             resuming=checkpoint is not None,
+            step=base.step,
         )
     journal.stage("trainer built", trainer.model, plan)
     before = snapshot(trainer.model)
@@ -294,18 +307,14 @@ def train_adapter(
     journal.stage("trained", trainer.model, plan)
     if stop.reason:
         journal.say(f"stopped at step {trainer.state.global_step}: {stop.reason}; resume=true goes on from here")
+    journal.same_everywhere(trainer.model)
     save(folder.adapter_last)
-    rows = read_metrics(folder.metrics)
-    losses = [float(row["eval_loss"]) for row in rows if row["kind"] == "eval"]
-    rates = [row["learning_rate"] for row in rows if row["kind"] == "train"]
-    # Of a run that goes on from a checkpoint, the guard's samples know the last part only.
-    pairs = watcher.pairs if checkpoint is None else []
-    moved = share_moved(before, trainer.model)
-    journal.judged(judge(losses, moved, max(rates, default=0.0), pairs, watcher.what))
-    if not folder.adapter.is_dir():
+    journal.judge(watcher, share_moved(before, trainer.model), resumed=checkpoint is not None)
+    if not ranks.first_does(folder.adapter.is_dir):
         save(folder.adapter)
-    put_back(trainer.model, folder.adapter)
-    journal.digest = logits_digest(base.loaded.with_model(trainer.model), encoder, valid[:2])
+    if not is_sharded(trainer.model):
+        trainer.put_back(folder.adapter)
+        journal.digest = logits_digest(base.loaded.with_model(trainer.model), encoder, valid[:2])
     journal.probe = valid[:2]
 
 
@@ -319,7 +328,7 @@ def predict_tuned(
     journal: Journal,
 ) -> list[Prediction]:
     """What the tuned model says: the saved adapter on a base loaded afresh, once its logits are the trained ones."""
-    from boxtune.finetune import choose_placement, forget, load_adapter, load_base, logits_digest
+    from boxtune.finetune import choose_placement, forget, load_adapter, load_base, logits_digest, ranks
     from boxtune.infer.general import ask_generally, tell_generally
 
     forget()
@@ -328,9 +337,9 @@ def predict_tuned(
     loaded = load_base(source, placement, **budget, full=card["full_towers"])
     loaded = loaded.with_model(load_adapter(loaded.model, journal.folder.adapter))
     journal.stage("reloaded", loaded.model)
-    same = logits_digest(loaded, encoder, journal.probe) == journal.digest
-    journal.compared(same)
-    if talk.kept_back:
+    if journal.digest:  # none where the trained weights were spread over the ranks
+        journal.compared(not ranks.any_rank(logits_digest(loaded, encoder, journal.probe) != journal.digest))
+    if talk.kept_back and ranks.is_first():
         rows = ask_generally(loaded, encoder, talk.kept_back)
         write_json(journal.folder.general, rows)
         journal.say(*tell_generally(rows))
@@ -350,22 +359,13 @@ def write_scores(
     Raises, after everything is written, what `Journal.require_learned` does.
     """
     folder = journal.folder
-    scores: dict[str, Any] = {
-        "split": settings.data.split,
-        "num_images": len(scored),
-        "num_truth": sum(len(sample.targets) for sample in scored),
-    }
     for name, predictions in (("base", untuned), ("tuned", tuned)):
         if predictions is not None:
             write_json(folder.predictions / f"{name}.json", coco_results(predictions, scored, classes))
-            scores[name] = score_predictions(scored, predictions, classes)
-    told = ["", score_table(scores), ""]
-    if untuned is not None:
-        scores["paired"] = compare(untuned, tuned, scored, seed=settings.seed)
-        told.append(scores["paired"]["sentence"])
+    scores = score_run(scored, untuned, tuned, classes, split=settings.data.split, seed=settings.seed)
     write_json(folder.scores, scores)
     sheets = write_gallery(folder.pictures, scored, tuned)
-    journal.say(*told)
+    journal.say("", score_table(scores), "", *([scores["paired"]["sentence"]] if "paired" in scores else []))
     verdict = journal.end(scores)
     journal.say(f"run folder: {folder.path}", f"pictures:   {', '.join(str(sheet) for sheet in sheets)}")
     journal.require_learned(strict=settings.guard.strict)

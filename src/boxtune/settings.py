@@ -159,13 +159,24 @@ class TrainSettings(Section):
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW weight decay")
     max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
     effective_batch: Count | None = Field(None, description="images per optimizer step")
-    micro_batch: Count | None = Field(None, description="images per forward pass")
+    micro_batch: Count | None = Field(
+        None, description="images per forward pass; None: planned, from memory and lengths"
+    )
+    memory_gb: Positive | None = Field(None, description="plan for a card of so many GB, and keep to them")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="of compute; auto asks the device")
-    checkpointing: Literal["auto", "on", "off"] = Field("auto", description="gradient checkpointing; auto: on a GPU")
+    checkpointing: Literal["auto", "on", "off"] = Field("auto", description="gradient checkpointing; auto: as planned")
+    packing: Literal["auto", "off"] = Field("auto", description="no padding between samples where the family can")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the layers; auto: on a GPU")
     resume: bool = Field(False, description="go on from the last complete checkpoint of the run of this name")
     logging_steps: Count = Field(1, description="optimizer steps between two metric rows")
     keep_checkpoints: Annotated[int, Field(ge=2)] = Field(2, description="one must stand until the next is sealed")
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that prepare images")
+    workers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="processes that prepare images; None: as many as pay on a GPU, 0 on a CPU"
+    )
+    devices: Literal["auto"] | Count = Field("auto", description="GPUs that train together; auto: all that are visible")
+    sharding: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto", description="what several GPUs share: gradients (ddp) or weights too; auto: fsdp for recipe=full"
+    )
 
 
 class ImageSettings(Section):
@@ -212,7 +223,7 @@ class Settings(Section):
     name: str | None = Field(None, description="the run's name; None: made of data and model")
     runs: str = Field("runs", description="folder in which the run's own folder is made")
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    quantization: Literal["nf4", "int8", "none"] = Field("nf4", description="of the frozen base")
+    quantization: Literal["nf4", "int8", "fp8", "none"] = Field("nf4", description="of the frozen base")
     data: DataSettings
     adapter: AdapterSettings = AdapterSettings()
     train: TrainSettings = TrainSettings()

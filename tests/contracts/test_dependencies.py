@@ -21,6 +21,7 @@ NEVER_IMPORTED = {
 OPTIONAL = {
     "supervision": "only Boxes.to_supervision() needs it, which says so",
     "torchvision": "never needed; only asked whether it is there",
+    "triton": "comes with torch wherever it has CUDA; imported where it is there",
 }
 
 

@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "settings": LEAVES,
     "families": LEAVES,
     "data": f"{LEAVES} families",
-    "finetune": f"{LEAVES} families data __init__",  # the version, for the run card
+    "launch": LEAVES,
+    "finetune": f"{LEAVES} launch families data __init__",  # the version, for the run card
     "guard": "",
     "infer": f"{LEAVES} families data finetune",
     "measure": f"{LEAVES} families data",
@@ -31,14 +32,14 @@ MAY_IMPORT = {
     "ship": f"{LEAVES} families data finetune infer measure",
     "tiny": f"{LEAVES} families data",
     "journal": f"{LEAVES} {STAGES}",
-    "run": f"{LEAVES} {STAGES} journal",
+    "run": f"{LEAVES} {STAGES} launch journal",
     "cli": f"{LEAVES} {STAGES} run __init__",
     "__main__": f"{LEAVES} {STAGES} run cli",
     "__init__": f"{LEAVES} {STAGES} run",
 }
 TORCH_FREE = f"{LEAVES} families data measure report".split()
 TORCH_STAGES = "finetune guard infer serve ship tiny".split()
-LATE = "journal run cli __main__ __init__".split()
+LATE = "launch journal run cli __main__ __init__".split()
 TORCH = "torch torchvision transformers trl peft accelerate bitsandbytes safetensors.torch".split()
 
 MOST_LINES = 400

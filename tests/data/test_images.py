@@ -223,10 +223,21 @@ def test_other_arrays_are_refused(array: np.ndarray) -> None:
     assert str(array.shape) in caught.value.what
 
 
-def test_result_does_not_share_the_source() -> None:
-    source = picture(1)
-    open_image(source).paste((0, 0, 0), (0, 0, 64, 48))
-    assert np.asarray(source).any()
+def test_result_does_not_share_the_source(tmp_path: Path) -> None:
+    with Image.open(save(picture(1), tmp_path / "a.png")) as opened:
+        for source in (picture(1), opened):
+            open_image(source).paste((0, 0, 0), (0, 0, 64, 48))
+            assert np.asarray(source).any()
+
+
+def test_result_is_plain(tmp_path: Path) -> None:
+    """No longer of its file's class: nothing is left to be read late, or to turn it again."""
+    path = save(picture(1), tmp_path / "a.jpg", exif=exif(6), dpi=(300, 300))
+    opened = [open_image(path), open_image(path.read_bytes())]
+    path.unlink()
+    for image in opened:
+        assert type(image) is Image.Image and image.info == {} and not image.getexif()
+        assert np.asarray(image).any()
 
 
 @pytest.mark.parametrize(("name", "words"), [("a\0b.png", "is no file name"), ("x" * 5000, "cannot be read")])

@@ -39,6 +39,7 @@ from boxtune.finetune import (
 )
 from boxtune.finetune.adapters import RECIPES, full_towers
 from boxtune.finetune.collate import IGNORED, Example, answers_begin, collate_for_prediction, collate_for_training
+from boxtune.finetune.patches import find_fast_way
 from boxtune.finetune.pixels import see_image
 from boxtune.finetune.quantization import tower_of
 from boxtune.infer import answer_images
@@ -173,6 +174,10 @@ def test_the_prompt_is_what_the_processor_makes_of_it(case: Case) -> None:
     encoder, processor, family = case.encoder, case.loaded.processor, case.encoder.family
     image = Image.fromarray(np.random.default_rng(1).integers(0, 255, (200, 300, 3), dtype=np.uint8))
     ours = collate_for_prediction([encoder.encode_image(image)], encoder.layout)
+    if ours["pixel_values"].dtype == torch.uint8:
+        way = find_fast_way(processor.image_processor)
+        assert way is not None
+        ours["pixel_values"] = way.as_floats(ours["pixel_values"])
     question = family.prompt(CLASSES, "\0").partition("\0")[2]
     # What these processors put round a text themselves.
     text = {

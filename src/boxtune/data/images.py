@@ -63,9 +63,10 @@ def open_image(
         called = name or str(getattr(source, "filename", "") or "image")
         with _reading(called):
             require_size(source.size, called)
-            if isinstance(source, ImageFile.ImageFile):
-                return _upright(source, _orientation(source, None), called)
-            return _upright(source, _tag(source), called)
+            turn = _orientation(source, None) if isinstance(source, ImageFile.ImageFile) else _tag(source)
+            upright = _upright(source, turn, called)
+            # The caller's pixels stay the caller's.
+            return upright.copy() if upright.im is source.im else upright
     if isinstance(source, bytes):
         called = name or f"{len(source):,} bytes"
         with _reading(called, source[:200]):
@@ -227,13 +228,12 @@ def _upright(image: Image.Image, turn: int, name: str) -> Image.Image:
     turned_by_pil = isinstance(image, TiffImagePlugin.TiffImageFile)  # while it decodes, unlike every other format
     rgb = _to_rgb(image, name)
     upright = rgb if turn == 1 or turned_by_pil else rgb.transpose(_TURNS[turn])
-    if upright is image:
-        upright = upright.copy()
     upright.info.clear()
     return upright
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """A plain image without what its file class knows; of an image that is RGB already with the same pixels."""
     if image.mode.startswith("I"):
         return _from_16_bit(image, name)
     if image.mode in ("F", "LAB"):
@@ -246,6 +246,9 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
+    if image.mode == "RGB":
+        # `convert` would copy: 5 to 10 ms for a photograph of 12 megapixels.
+        return image._new(image.im)
     return image.convert("RGB")
 
 

@@ -42,6 +42,7 @@ class Assembled:
     loss: Literal["language", "model"] = "language"
     encoder_decoder: bool = False
     knows_processor: bool = True
+    packing: Literal["line", "grid"] | None = None
     towers: Mapping[str, str]
     adapted: Mapping[str, Mapping[str, str]]
     defaults: Defaults

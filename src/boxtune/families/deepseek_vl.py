@@ -68,6 +68,7 @@ DEEPSEEK_VL = Assembled(
     image_token=IMAGE,
     visual_token=IMAGE,
     end_of_turn=EOS,
+    packing="line",
     towers={
         "projector": r"(^|\.)aligner\.",
         "vision": r"(^|\.)(vision_model\.|high_res_vision_)",
@@ -90,7 +91,6 @@ DEEPSEEK_VL = Assembled(
         learning_rate=1e-4,
         epochs=3.0,
         effective_batch=16,
-        micro_batch=2,
         min_pixels=SIDE**2,
         max_pixels=SIDE**2,
     ),

@@ -56,7 +56,6 @@ class Defaults:
     learning_rate: float
     epochs: float
     effective_batch: int
-    micro_batch: int
     min_pixels: int
     max_pixels: int
 
@@ -64,7 +63,7 @@ class Defaults:
         """Each value under its path in the settings tree."""
         groups = {
             "adapter": ("recipe", "r", "alpha", "dropout"),
-            "train": ("learning_rate", "epochs", "effective_batch", "micro_batch"),
+            "train": ("learning_rate", "epochs", "effective_batch"),
             "image": ("min_pixels", "max_pixels"),
         }
         return {f"{group}.{leaf}": getattr(self, leaf) for group, leaves in groups.items() for leaf in leaves}
@@ -150,6 +149,14 @@ class Family(Protocol):
 
         False for a model of no known family: there the seen size is the original one, and the text is not known before
         the processor made it.
+        """
+        ...
+
+    @property
+    def packing(self) -> Literal["line", "grid"] | None:
+        """How tokens count where samples lie one behind the other in one row, each seeing itself alone.
+
+        `line`: each token by one; `grid`: tokens of images by frame, row and column. None where it cannot be done.
         """
         ...
 

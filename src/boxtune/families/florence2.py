@@ -75,7 +75,6 @@ FLORENCE2 = Assembled(
         learning_rate=5e-6,
         epochs=10.0,
         effective_batch=6,
-        micro_batch=6,
         min_pixels=SIDE**2,
         max_pixels=SIDE**2,
     ),

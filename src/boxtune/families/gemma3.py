@@ -60,7 +60,6 @@ GEMMA3 = Assembled(
         learning_rate=2e-4,
         epochs=1.0,
         effective_batch=4,
-        micro_batch=1,
         min_pixels=SIDE**2,
         max_pixels=SIDE**2,
     ),

@@ -51,6 +51,7 @@ GLM4V = Assembled(
     visual_token=IMAGE,
     # An answer ends where the next turn of the user begins.
     end_of_turn="<|user|>",
+    packing="grid",
     towers={
         "projector": r"(^|\.)visual\.merger\.",
         "vision": r"(^|\.)visual\.",

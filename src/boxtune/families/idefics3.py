@@ -101,6 +101,7 @@ IDEFICS3 = Assembled(
     image_token=IMAGE,
     visual_token=IMAGE,
     end_of_turn="<end_of_utterance>",
+    packing="line",
     towers={
         "vision": r"(^|\.)vision_model\.",
         "projector": r"(^|\.)connector\.",
@@ -121,7 +122,6 @@ IDEFICS3 = Assembled(
         learning_rate=1e-4,
         epochs=1.0,
         effective_batch=16,
-        micro_batch=4,
         min_pixels=364**2,
         max_pixels=(4 * 364) ** 2,
     ),

@@ -90,6 +90,7 @@ INTERNVL = Assembled(
     image_token=IMAGE,
     visual_token=IMAGE,
     end_of_turn="<|im_end|>",
+    packing="line",
     towers={
         "vision": r"(^|\.)vision_tower\.",
         "projector": r"(^|\.)multi_modal_projector\.",
@@ -113,7 +114,6 @@ INTERNVL = Assembled(
         learning_rate=4e-5,
         epochs=1.0,
         effective_batch=16,
-        micro_batch=2,
         min_pixels=TILE**2,
         max_pixels=6 * TILE**2,
     ),

@@ -121,7 +121,6 @@ KOSMOS2 = Assembled(
         learning_rate=1e-4,
         epochs=3.0,
         effective_batch=16,
-        micro_batch=4,
         min_pixels=SIDE**2,
         max_pixels=SIDE**2,
     ),

@@ -90,6 +90,7 @@ LLAVA_ONEVISION = Assembled(
     image_token=IMAGE,
     visual_token=IMAGE,
     end_of_turn="<|im_end|>",
+    packing="line",
     towers={
         "vision": r"(^|\.)vision_tower\.",
         # The vector at the end of each row of patches is trained with the projector.
@@ -111,7 +112,6 @@ LLAVA_ONEVISION = Assembled(
         learning_rate=2e-4,
         epochs=1.0,
         effective_batch=16,
-        micro_batch=1,
         min_pixels=LEAST_PIXELS,
         max_pixels=MOST_PIXELS,
     ),

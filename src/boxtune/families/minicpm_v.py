@@ -151,7 +151,6 @@ MINICPM_V = Assembled(
         learning_rate=1e-4,
         epochs=4.0,
         effective_batch=16,
-        micro_batch=1,
         min_pixels=SLICE**2,
         max_pixels=9 * SLICE**2,
     ),

@@ -64,7 +64,6 @@ PALIGEMMA = Assembled(
         learning_rate=2e-5,
         epochs=3.0,
         effective_batch=16,
-        micro_batch=2,
         min_pixels=448**2,
         max_pixels=448**2,
     ),

@@ -58,6 +58,7 @@ QWEN2_VL = Assembled(
     image_token=IMAGE,
     visual_token=IMAGE,
     end_of_turn=END_OF_TURN,
+    packing="grid",
     # The merger lies inside `visual`, so it comes first: a parameter belongs to the first tower that it matches.
     towers={
         "projector": r"(^|\.)visual\.merger\.",
@@ -82,7 +83,6 @@ QWEN2_VL = Assembled(
         learning_rate=1e-4,
         epochs=3.0,
         effective_batch=16,
-        micro_batch=2,
         min_pixels=256 * FACTOR**2,
         max_pixels=1280 * FACTOR**2,
     ),

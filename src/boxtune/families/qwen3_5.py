@@ -30,6 +30,7 @@ QWEN3_5 = replace(
         source="as Qwen3-VL; unsure: boxes are published for Qwen3-VL, and said to be the same here",
     ),
     model_types=("qwen3_5", "qwen3_5_moe"),
+    packing=None,  # linear attention carries its state from one sample into the next
     special_tokens=(*QWEN3_VL.special_tokens, "<think>", "</think>"),
     towers={**QWEN3_VL.towers, "projector": r"(^|\.)visual\.merger\."},
     adapted={

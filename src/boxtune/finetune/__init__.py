@@ -3,10 +3,12 @@
 from boxtune.finetune.adapters import Plan, free_weights, full_towers, plan_adapter, require_rates, targets_table
 from boxtune.finetune.card import build_card, read_environment
 from boxtune.finetune.collator import TrainingCollator
+from boxtune.finetune.device import plan_training
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.lengths import Longest, fit_samples
 from boxtune.finetune.load import Loaded, Placement, build_encoder, choose_placement, forget, load_base
-from boxtune.finetune.reload import load_adapter, logits_digest, put_back, save_adapter
+from boxtune.finetune.planner import StepPlan
+from boxtune.finetune.reload import load_adapter, logits_digest, save_adapter
 from boxtune.finetune.resume import bind, open_folder
 from boxtune.finetune.source import ModelSource, find_model, fingerprint
 from boxtune.finetune.talk import Talk, read_talk
@@ -19,6 +21,7 @@ __all__ = [
     "ModelSource",
     "Placement",
     "Plan",
+    "StepPlan",
     "Talk",
     "TrainingCollator",
     "bind",
@@ -37,7 +40,7 @@ __all__ = [
     "logits_digest",
     "open_folder",
     "plan_adapter",
-    "put_back",
+    "plan_training",
     "read_environment",
     "read_talk",
     "require_rates",

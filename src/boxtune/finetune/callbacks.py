@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from boxtune.artifacts import RunFolder, read_json, write_json
 from boxtune.errors import BoxtuneError
+from boxtune.finetune import ranks
 from boxtune.finetune.checkpoints import seal
 from boxtune.finetune.resume import keep_best
 
@@ -40,12 +41,14 @@ class WriteMetrics(TrainerCallback):
 
 
 class SealCheckpoints(TrainerCallback):
-    """The best adapter so far and a list of files into every checkpoint that has been written to its end."""
+    """The best adapter so far and a list of files into every checkpoint that has been written to its end, by all."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # Each rank writes its own random state.
+        ranks.wait_for_all()
         if state.is_world_process_zero:
             checkpoint = self.folder.checkpoints / f"checkpoint-{state.global_step}"
             keep_best(self.folder, checkpoint)
@@ -53,7 +56,7 @@ class SealCheckpoints(TrainerCallback):
 
 
 class KeepBest(TrainerCallback):
-    """The adapter with the lowest validation loss so far, in `adapter/`; `save(folder)` writes it.
+    """The adapter with the lowest validation loss so far, in `adapter/`; `save(folder)` writes it, on all ranks.
 
     The evaluation before the first step does not count: an adapter that has learned nothing is not a result. Nor
     does a loss that is not finite.
@@ -64,18 +67,20 @@ class KeepBest(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
         loss = metrics.get("eval_loss")
-        if loss is None or not math.isfinite(loss) or state.global_step == 0 or not state.is_world_process_zero:
+        if loss is None or not math.isfinite(loss) or state.global_step == 0:
             return
-        if not self.folder.best.is_file() or loss < read_json(self.folder.best)["eval_loss"]:
+        best = self.folder.best
+        if ranks.first_does(lambda: not best.is_file() or loss < read_json(best)["eval_loss"]):
             self.save(self.folder.adapter)
-            write_json(self.folder.best, {"step": state.global_step, "eval_loss": loss})
+            if ranks.is_first():
+                write_json(best, {"step": state.global_step, "eval_loss": loss})
 
 
 class StopInTime(TrainerCallback):
     """Ends training after `hours` or on SIGTERM, at the next step's end, with an evaluation and a checkpoint.
 
     As a context it takes SIGTERM for the whole run. `reason` says afterwards why training stopped; empty if it ran to
-    its end. The hours count from the first step of this process.
+    its end. The hours count from the first step of this process. One rank's reason is that of all, from the same step.
     """
 
     def __init__(self, hours: float | None) -> None:
@@ -109,7 +114,8 @@ class StopInTime(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         if not self.reason and time.monotonic() >= self.deadline:
             self.reason = f"train.hours={self.hours:g} are over"
-        if self.reason:
+        if ranks.highest(int(bool(self.reason))):
+            self.reason = next(reason for reason in ranks.gather(self.reason) if reason)
             control.should_evaluate = control.should_save = control.should_training_stop = True
         return control
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from PIL.Image import Image
 
 from boxtune.boxes import Boxes
@@ -15,6 +14,8 @@ from boxtune.data.training import training_image
 from boxtune.errors import DataError
 from boxtune.finetune.collate import Example, collate_for_training
 from boxtune.finetune.encode import Encoder
+from boxtune.finetune.packing import PACKING, Packer
+from boxtune.finetune.split import CUTS, cuts_of
 from boxtune.finetune.talk import Talker
 from boxtune.settings import DataSettings
 
@@ -44,6 +45,8 @@ class TrainingCollator:
         max_tokens: int | None = None,
         seed: int = 0,
     ) -> None:
+        self.packer: Packer | None = None
+        """Set where samples are to lie in one row without padding; see `packing`."""
         self.encoder, self.splits, self.on_broken = encoder, splits, on_broken
         self.data = DataSettings(path=".") if data is None else data
         self.epochs = Epochs(samples=splits["train"], seed=seed) if epochs is None else epochs
@@ -54,9 +57,12 @@ class TrainingCollator:
         """Rows of a split; of `train` those of one epoch."""
         return len(self.epochs) if split == "train" else len(self.splits[split])
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A padded batch as any trainer takes it, and under `packing` what only ours reads."""
         examples = [self._example(row["split"], row["i"]) for row in rows]
-        return collate_for_training(examples, self.encoder.layout)
+        packing = {} if self.packer is None else self.packer.pack(examples)
+        batch = collate_for_training(examples, self.encoder.layout)
+        return {**batch, PACKING: {CUTS: cuts_of(examples), **packing}}
 
     def _example(self, split: str, row: int) -> Example:
         if split != "train":

@@ -21,12 +21,16 @@ from boxtune.families import Family, Frame
 from boxtune.finetune.collate import Example, Layout, token_marks
 from boxtune.finetune.pixels import Seen, see_image
 
+KEPT_PROMPTS = 256
+"""Prompts whose ids are kept, one for each size and choice of classes; some 20 KB each."""
+
 
 class Encoder:
     """Turns images and boxes into model inputs for one family, one tokenizer, one set of classes.
 
     `processor` is the family's own, under the budget of `min_pixels` and `max_pixels`. `descriptions` explain some of
-    the classes in the prompt. With a `tiling` whole images are answered tile by tile.
+    the classes in the prompt. With a `tiling` whole images are answered tile by tile. With `as_bytes` patches stay
+    bytes, for a model that takes them (`accept_bytes`).
     """
 
     def __init__(
@@ -40,10 +44,12 @@ class Encoder:
         max_pixels: int,
         descriptions: Mapping[str, str] | None = None,
         tiling: Tiling | None = None,
+        as_bytes: bool = False,
     ) -> None:
         self.family, self.tokenizer, self.processor = family, tokenizer, processor
         self.classes, self.descriptions = tuple(classes), dict(descriptions or {})
         self.min_pixels, self.max_pixels, self.tiling = min_pixels, max_pixels, tiling
+        self.as_bytes = as_bytes
         self.end_id: int = tokenizer.convert_tokens_to_ids(family.end_of_turn)
         suffix = "suffix" in inspect.signature(type(processor).__call__).parameters
         self.layout = Layout(
@@ -54,11 +60,20 @@ class Encoder:
             decoder_start=(self.end_id, tokenizer.bos_token_id) if family.encoder_decoder else (),
         )
         self._lengths: dict[str, int] = {}
+        self._prompts: dict[str, tuple[int, ...]] = {}
         self._texts: dict[tuple[int, int], str] = {}
 
     def ids(self, text: str) -> tuple[int, ...]:
         """Token ids of a text, nothing added."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def prompt_ids(self, text: str) -> tuple[int, ...]:
+        """The same for a prompt: many images are of one size, and a thousand visual tokens take 3 ms."""
+        if text not in self._prompts:
+            if len(self._prompts) >= KEPT_PROMPTS:
+                self._prompts.clear()
+            self._prompts[text] = self.ids(text)
+        return self._prompts[text]
 
     def prompt(self, classes: Sequence[str], image: str) -> str:
         """The text before the answer that asks for `classes`, with `image` where the image goes."""
@@ -76,7 +91,7 @@ class Encoder:
         The frame comes from what the processor really made. Raises ValueError if that is another size or another text
         than the family's rules say, for then lengths were measured wrong.
         """
-        seen = see_image(self.processor, image)
+        seen = see_image(self.processor, image, as_bytes=self.as_bytes)
         # Of a model of no known family nothing is told that could be compared, and its grammar knows no pixels.
         size_wh = seen.size_wh if self.family.knows_processor else image.size
         frame = Frame(original_wh=image.size, seen_wh=size_wh)
@@ -85,7 +100,7 @@ class Encoder:
         asked = self.classes if classes is None else tuple(classes)
         return Example(
             classes=asked,
-            prompt_ids=self.ids(self.prompt(asked, seen.text)),
+            prompt_ids=self.prompt_ids(self.prompt(asked, seen.text)),
             answer_ids=() if boxes is None else self.answer_ids(boxes, frame, asked),
             inputs=seen.inputs,
             frame=frame,

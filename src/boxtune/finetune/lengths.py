@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int
@@ -20,10 +20,17 @@ image size and others in equal steps are; what turns out too long in training is
 
 @dataclass(frozen=True, kw_only=True)
 class Longest:
-    """Tokens of the longest prompt (image included) and of the longest answer."""
+    """Tokens of the longest prompt (image included) and of the longest answer.
+
+    `train` are prompt and answer of every training sample that was measured.
+    """
 
     prompt: int
     answer: int
+    train: Int[np.ndarray, "k 2"] = field(default_factory=lambda: np.zeros((0, 2), dtype=int), compare=False)
+
+    def __str__(self) -> str:
+        return f"longest sample: {self.prompt} tokens of prompt and image, {self.answer} of answer"
 
     @property
     def max_new_tokens(self) -> int:
@@ -41,6 +48,7 @@ def fit_samples(dataset: Dataset, encoder: Encoder, max_positions: int) -> tuple
     kept: dict[str, Sequence[Sample]] = {}
     findings = []
     prompt = answer = 0
+    trained: list[tuple[int, int]] = []
     for split, samples in dataset.splits.items():
         measured = choose_measured(samples)
         refused: dict[int, str] = {}
@@ -55,6 +63,8 @@ def fit_samples(dataset: Dataset, encoder: Encoder, max_positions: int) -> tuple
                 refused[place] = f"{sample.image} ({sum(lengths)} tokens of {max_positions})"
                 continue
             prompt, answer = max(prompt, lengths[0]), max(answer, lengths[1])
+            if split == "train":
+                trained.append(lengths)
         kept[split] = samples
         if len(measured) < len(samples):
             how = "with most boxes, of every size, in steps"
@@ -69,7 +79,9 @@ def fit_samples(dataset: Dataset, encoder: Encoder, max_positions: int) -> tuple
             raise DataError(seen, where=where, fix=fix)
         kept[split] = take_samples(samples, [place for place in range(len(samples)) if place not in refused])
         findings.append(Finding(check="lengths.left_out", level="warn", seen=f"{seen} and are left out", where=where))
-    return dataset.with_splits(kept, *findings), Longest(prompt=prompt, answer=answer)
+    return dataset.with_splits(kept, *findings), Longest(
+        prompt=prompt, answer=answer, train=np.array(trained, dtype=int).reshape(-1, 2)
+    )
 
 
 def choose_measured(samples: Sequence[Sample], most: int = MOST_MEASURED) -> Int[np.ndarray, " k"]:

@@ -16,6 +16,8 @@ from boxtune.data.tiles import Tiling
 from boxtune.errors import ConfigError, Finding, ModelError
 from boxtune.finetune.chat import fit_family
 from boxtune.finetune.encode import Encoder
+from boxtune.finetune.float8 import require_float8, to_float8_layers
+from boxtune.finetune.patches import accept_bytes, check_patches
 from boxtune.finetune.pixels import load_image_processor, see_image
 from boxtune.finetune.processors import build_processor
 from boxtune.finetune.quantization import avoid_packed_weights, build_quantization, check_quantised, find_unquantised
@@ -124,8 +126,9 @@ def load_base(
                 where="adapter.recipe",
                 fix="quantization=none, or another adapter.recipe",
             )
-        dtype = DTYPES[placement.precision]
-        arguments["quantization_config"] = build_quantization(placement.quantization, dtype, left)
+        if placement.quantization != "fp8":
+            dtype = DTYPES[placement.precision]
+            arguments["quantization_config"] = build_quantization(placement.quantization, dtype, left)
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             source.folder, config=config, attn_implementation="sdpa", **arguments
@@ -133,6 +136,9 @@ def load_base(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         fix = "read the reason above; fetch the model again where a file of it is broken"
         raise ModelError(f"the model cannot be loaded: {error}", where=str(source.folder), fix=fix) from error
+    if placement.quantization == "fp8":
+        require_float8(placement.device)
+        to_float8_layers(model, quantised)
     model.config.use_cache = False
     findings = avoid_packed_weights(model)
     if placement.quantization != "none":
@@ -147,6 +153,9 @@ def load_base(
         # The model chooses the grid of tiles again, from the same list.
         model.config.image_grid_pinpoints = images.image_grid_pinpoints
     processor = build_processor(source, tokenizer, images)
+    findings = (*findings, *check_patches(images))
+    # Whatever loads a model may be handed the batches of an encoder built for another load of it.
+    accept_bytes(model, images)
     if source.family.knows_processor:
         _require_budget(source, processor, min_pixels, max_pixels)
     else:
@@ -223,6 +232,7 @@ def build_encoder(
         max_pixels=loaded.max_pixels,
         descriptions=descriptions,
         tiling=tiling,
+        as_bytes=accept_bytes(loaded.model, loaded.processor.image_processor),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from boxtune.errors import Finding, ModelError, name_some
 from boxtune.families import Family
+from boxtune.finetune.float8 import Float8Linear
 
 
 def find_unquantised(config: Any, family: Family, full: Collection[str] = ()) -> tuple[list[str], list[str]]:
@@ -61,7 +62,7 @@ def check_quantised(model: Any, wanted: Collection[str]) -> Finding:
     """That exactly the wanted layers are quantised; ModelError that names the others."""
     import bitsandbytes
 
-    kinds = (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt)
+    kinds = (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt, Float8Linear)
     is_so = {name for name, module in model.named_modules() if isinstance(module, kinds)}
     if wrong := sorted(is_so ^ set(wanted)):
         raise ModelError(

@@ -17,14 +17,30 @@ from boxtune.finetune.collate import collate_for_training
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
 from boxtune.finetune.processors import save_processor
+from boxtune.finetune.ranks import is_first, wait_for_all
+from boxtune.finetune.sharding import is_sharded, whole
 from boxtune.finetune.weights import WEIGHTS, read_weights, write_weights
 
 
 def save_adapter(model: Any, folder: Path, loaded: Loaded, card: dict[str, Any]) -> None:
-    """Adapter weights, their config, processor files and run card into `folder`, all or nothing."""
+    """Adapter weights, their config, processor files and run card into `folder`, all or nothing.
+
+    All ranks come here: weights may be spread over them. The first one writes.
+    """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    model.save_pretrained(part)
+    state = None
+    if is_sharded(model):
+        state = {name: whole(tensor) for name, tensor in model.named_parameters() if ".lora_" in name}
+    if is_first():
+        model.save_pretrained(part, state_dict=state)
     write_weights(model, part)
+    if is_first():
+        _finish(folder, part, loaded, card)
+    wait_for_all()
+
+
+def _finish(folder: Path, part: Path, loaded: Loaded, card: dict[str, Any]) -> None:
+    """The rest of an adapter's files, and the folder in its place."""
     save_processor(loaded.processor, loaded.source, part)
     write_json(part / RUN_CARD, card)
     # PEFT's model card is a template without content; the run card says what is known.
@@ -76,6 +92,16 @@ def put_back(model: Any, folder: Path) -> None:
 
     set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
     read_weights(model, folder)
+
+
+def trainable_digest(model: Any) -> str:
+    """A digest of every trainable tensor with its name: equal only if every bit is."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+            digest.update(whole(parameter).reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from boxtune.artifacts import RunFolder, build_run_folder, find_runs, read_json,
 from boxtune.config import Resolved
 from boxtune.data import Dataset
 from boxtune.errors import ConfigError, DataError
+from boxtune.finetune import ranks
 from boxtune.finetune.checkpoints import last_complete
 from boxtune.finetune.talk import Talk
 
@@ -24,6 +25,7 @@ MAY_CHANGE = (
     "train.epochs",
     "train.hours",
     "train.resume",
+    "train.devices",
     "train.keep_checkpoints",
     "track.report_to",
 )
@@ -57,6 +59,8 @@ def open_folder(resolved: Resolved, bound: Mapping[str, Any]) -> tuple[RunFolder
         print(finding, flush=True)
     begin = "training begins at its first step" if checkpoint is None else f"going on from {checkpoint.name}"
     print(f"run folder: {folder.path}; {begin}", flush=True)
+    if checkpoint is not None and (before := len([*checkpoint.glob("rng_state*.pth")])) != ranks.num_ranks():
+        print(f"begun with {before} processes, going on with {ranks.num_ranks()}: dropout is drawn anew", flush=True)
     _clear(folder, checkpoint)
     return folder, checkpoint
 

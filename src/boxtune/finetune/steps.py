@@ -1,7 +1,9 @@
-"""What the optimizer steps of our trainer have of their own: the model's loss, a rate for each tower, two stages."""
+"""What the optimizer steps of our trainer have of their own: the loss of packed batches or the model's own, no waiting
+for the device between two logs, halved batches where memory runs out, a rate for each tower, two stages."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,13 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from trl import SFTTrainer
 
+from boxtune.errors import ModelError
 from boxtune.families import Family
+from boxtune.finetune.packing import PACKING
 from boxtune.finetune.quantization import tower_of
+from boxtune.finetune.quicken import Quickened
+from boxtune.finetune.reload import put_back
+from boxtune.finetune.split import split_batch
 from boxtune.finetune.weights import read_weights, write_weights
 
 
@@ -28,6 +35,9 @@ class TowerTrainer(SFTTrainer):
     ) -> None:
         self.family, self.rates, self.two_stage = family, rates, two_stage
         self.lr_scheduler: Any = None
+        self.parts = 1
+        """In how many parts a micro-batch is computed; more than one since memory ran out."""
+        self.quickened: Quickened | None = None
         super().__init__(*args, **more)
         # Both losses are divided by the tokens of the whole optimizer step, whatever the model's own forward takes;
         # for Qwen3-VL or Gemma 3 transformers would otherwise average micro-batches, however long their answers are.
@@ -72,14 +82,91 @@ class TowerTrainer(SFTTrainer):
         self.lr_scheduler = LambdaLR(optimizer, stages)
         return self.lr_scheduler
 
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss of a packed batch as its forward scores it, without waiting for the device; of others TRL's."""
+        packing = inputs.get(PACKING, {})
+        if "keep" not in packing:
+            # Looked for once more since the guard may hand a batch in that it has changed.
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        mode = "train" if self.model.training else "eval"
+        said = model(**inputs, score=True)
+        loss = said["loss"] / (said["num"] if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # It counts the tokens of all ranks, and DDP takes the mean of their gradients.
+            loss = loss * self.accelerator.num_processes
+        # Numbers on the device: they are read when they are logged.
+        self._metrics[mode]["entropy"].append(said["entropy"] / said["num"])
+        self._metrics[mode]["mean_token_accuracy"].append(said["right"] / said["num"])
+        if mode == "train":
+            self._total_train_tokens += packing["keep"].shape[0] * self.accelerator.num_processes
+        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+        return (loss, said) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """One micro-batch forward and backward; where memory runs out, again in halves, to the same gradients.
+
+        Gradients of the micro-batches before are kept apart meanwhile, so that a half-done backward leaves nothing. Of
+        several processes none can go back alone, since the others wait for its gradients: there it raises ModelError,
+        as it does where a single sample is too large.
+        """
+        size = inputs["input_ids"].shape[0]
+        while True:
+            kept = _take_gradients(self.model) if self.accelerator.num_processes == 1 else {}
+            try:
+                loss = self._step_in_parts(model, inputs, num_items_in_batch)
+            except torch.OutOfMemoryError as error:
+                _put_gradients(self.model, kept)
+                if self.accelerator.num_processes > 1 or self.parts >= size:
+                    raise _out_of_memory(size, self.accelerator.num_processes) from error
+            else:
+                _add_gradients(self.model, kept)
+                return loss
+            self.parts *= 2
+            gc.collect()
+            torch.cuda.empty_cache()
+            self.tell(
+                f"out of memory at step {self.state.global_step + 1} with {size} images at once: the step is done "
+                f"again {max(1, size // self.parts)} at a time, and so are all after it; effective batch and gradients "
+                f"stay (train.micro_batch={max(1, size // self.parts)} spares the second try)"
+            )
+
+    def _step_in_parts(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
+        if self.parts == 1:
+            return super().training_step(model, inputs, num_items_in_batch)
+        total: Any = 0.0
+        for part in split_batch(inputs, self.parts):
+            total = total + super().training_step(model, part, num_items_in_batch)
+        return total
+
+    def tell(self, line: str) -> None:
+        """Say something to whoever watches the run."""
+        print(line, flush=True)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the rate of each tower to a row of the log; `learning_rate` is then the highest."""
+        """Add the rate of each tower to a row of the log; `learning_rate` is then the highest.
+
+        What steps have left on the device is read here, as the mean over all processes.
+        """
+        for mode in self._metrics.values():
+            for name, values in mode.items():
+                if any(isinstance(value, torch.Tensor) for value in values):
+                    mean = torch.stack([torch.as_tensor(value).float() for value in values]).mean()
+                    mode[name] = [float(self.accelerator.reduce(mean, "mean"))]
         groups = self.optimizer.param_groups if self.optimizer is not None and "learning_rate" in logs else []
         towers = {group["tower"]: float(group["lr"]) for group in groups if "tower" in group}
         if towers:
             logs["learning_rate"] = max(towers.values())
             logs.update({f"learning_rate_{tower}": rate for tower, rate in towers.items()})
         super().log(logs, start_time)
+
+    def put_back(self, folder: str | Path) -> None:
+        """The model with the weights saved in `folder`, and without the fast step: as it will be loaded."""
+        if self.quickened is not None:
+            self.quickened.undo()
+            self.quickened = None
+        put_back(self.model, Path(folder))
 
     def write_weights(self, folder: str | Path) -> None:
         """Put the trained weights of the base beside an adapter in `folder`."""
@@ -94,7 +181,9 @@ class TowerTrainer(SFTTrainer):
         self.write_weights(output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if any(".lora_" in name for name, _ in self.model.named_parameters()):
+            # Under FSDP2, with an adapter that has no layers, rank 0 alone would go into accelerate's broadcast.
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.read_weights(resume_from_checkpoint)
 
 
@@ -129,3 +218,31 @@ class ModelLossTrainer(TowerTrainer):
             self._total_train_tokens += seen
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
         return (loss, outputs) if return_outputs else loss
+
+
+def _take_gradients(model: Any) -> dict[Any, torch.Tensor]:
+    """The gradients so far, taken off the parameters."""
+    kept = {p: p.grad for p in model.parameters() if p.grad is not None}
+    for parameter in kept:
+        parameter.grad = None
+    return kept
+
+
+def _put_gradients(model: Any, kept: Mapping[Any, torch.Tensor]) -> None:
+    """Exactly those gradients, whatever a backward that was broken off has left."""
+    for parameter in model.parameters():
+        parameter.grad = kept.get(parameter)
+
+
+def _add_gradients(model: Any, kept: Mapping[Any, torch.Tensor]) -> None:
+    for parameter, before in kept.items():
+        parameter.grad = before if parameter.grad is None else before.add_(parameter.grad)
+
+
+def _out_of_memory(size: int, num_ranks: int) -> ModelError:
+    if num_ranks > 1:
+        what = f"out of memory with {size} images at once, and one of {num_ranks} processes cannot go back alone"
+        return ModelError(what, where="train.micro_batch", fix=f"train.micro_batch={max(1, size // 2)}, or memory_gb=")
+    what = "out of memory with a single image"
+    fix = "lower image.max_pixels, checkpointing=on, or split the images into tiles (data.tile)"
+    return ModelError(what, where="train.micro_batch", fix=fix)

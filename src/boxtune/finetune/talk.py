@@ -106,7 +106,7 @@ class Talker:
         text, inputs, size_wh = self.prompt(conversation), {}, (1, 1)
         if conversation.images:
             image = open_image(conversation.images[0])
-            seen = see_image(self.encoder.processor, image)
+            seen = see_image(self.encoder.processor, image, as_bytes=self.encoder.as_bytes)
             place = self._placeholder(text)
             text, inputs, size_wh = text.replace(place, seen.text), seen.inputs, image.size
         answer = conversation.turns[-1][1].strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import Any
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTConfig
 
-from boxtune.errors import ConfigError
 from boxtune.finetune.adapters import Plan, free_weights, keep_fp32
 from boxtune.finetune.collator import TrainingCollator
+from boxtune.finetune.device import small_step
 from boxtune.finetune.load import Loaded
+from boxtune.finetune.packing import build_packer
+from boxtune.finetune.planner import StepPlan
+from boxtune.finetune.quicken import checkpoint_layers, quicken
+from boxtune.finetune.ranks import num_ranks, share_batch
+from boxtune.finetune.sharding import choose_sharding, sharding_arguments
 from boxtune.finetune.steps import ModelLossTrainer, TowerTrainer
 from boxtune.settings import Settings
 
@@ -28,24 +34,34 @@ def build_trainer(
     *,
     checkpoints: Path,
     resuming: bool,
+    step: StepPlan | None = None,
 ) -> TowerTrainer:
     """The trainer, with the adapter attached by TRL, the plan's own weights set free, and all of it in fp32.
 
     The model must be the bare base: TRL attaches the adapter itself, and a model that already carries one is how the
     project's first run came to train nothing. Whoever looks at the model right when the adapter is attached calls
-    `free_weights` there; here it is called once TRL is done.
+    `free_weights` there; here it is called once TRL is done. `step` says how steps are cut up; None: a small one.
     """
+    step = small_step(loaded, settings) if step is None else step
     family, rate = loaded.source.family, settings.train.learning_rate
-    trainer_class = TowerTrainer if family.loss == "language" else ModelLossTrainer
+    sharding = choose_sharding(settings, loaded.placement.device.type, num_ranks())
+    # TRL 1.16 reads a head that FSDP2 has spread past its module: what that learns is not summed over the ranks.
+    trls = family.loss == "language" and sharding != "fsdp"
+    trainer_class = TowerTrainer if trls else ModelLossTrainer
     free = frozenset(plan.weights)
     weights = {name: parameter.data for name, parameter in loaded.model.named_parameters() if name in free}
+    if settings.train.packing == "auto" and sharding != "fsdp":
+        token, config = collator.encoder.layout.image_token_id, loaded.model.config
+        collator.packer = build_packer(family, config, token, longest=step.longest, max_pixels=loaded.max_pixels)
     rows = {name: _rows(name, collator.num_rows(name)) for name in ("train", "valid")}
     with warnings.catch_warnings():
         # TRL 1.16 still sets what transformers 5.23 has renamed; to go with the first TRL that does not.
         warnings.filterwarnings("ignore", r".*gradient_checkpointing\w*` is deprecated", FutureWarning)
         trainer = trainer_class(
             model=loaded.model,
-            args=build_arguments(loaded, settings, len(rows["train"]), checkpoints=checkpoints, resuming=resuming),
+            args=build_arguments(
+                loaded, settings, step, len(rows["train"]), checkpoints=checkpoints, resuming=resuming
+            ),
             train_dataset=rows["train"],
             eval_dataset=rows["valid"],
             data_collator=collator,
@@ -59,16 +75,19 @@ def build_trainer(
     # Ours shows the same with less noise.
     for noisy in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(noisy)
-    if trainer.args.gradient_checkpointing:
-        # PEFT and TRL let the embeddings' output require a gradient, for re-entrant checkpoints alone: ours are not.
-        # It would run a frozen vision tower backward for nothing, and Kosmos-2 writes into that output in place.
-        trainer.model.get_base_model().disable_input_require_grads()
     free_weights(trainer.model, plan)
     for name, parameter in trainer.model.get_base_model().named_parameters():
         if name in weights:
             # As they were loaded: TRL has rounded to bf16 whatever was trainable by then.
             parameter.data = weights[name].float()
     keep_fp32(trainer.model)
+    checkpoint_layers(trainer.model.get_base_model(), family, step.checkpointed)
+    on_gpu = loaded.placement.device.type == "cuda"
+    compiled = settings.train.compile == "on" or (settings.train.compile == "auto" and on_gpu)
+    # What FSDP2 spreads over the ranks is whole only inside its own modules.
+    trainer.quickened = quicken(
+        trainer.model, packs=collator.packer is not None, compiled=compiled, linears=sharding != "fsdp"
+    )
     return trainer
 
 
@@ -80,29 +99,22 @@ def _rows(split: str, num: int) -> Any:
 
 
 def build_arguments(
-    loaded: Loaded, settings: Settings, num_train: int, *, checkpoints: Path, resuming: bool
+    loaded: Loaded, settings: Settings, step: StepPlan, num_train: int, *, checkpoints: Path, resuming: bool
 ) -> SFTConfig:
     """SFTConfig for these settings; evaluation and checkpoint fall on the same steps, `eval.per_epoch` an epoch."""
     train = settings.train
-    assert train.effective_batch and train.micro_batch and train.learning_rate and train.epochs
-    micro = min(train.micro_batch, train.effective_batch)
-    if train.effective_batch % micro:
-        raise ConfigError(
-            f"effective_batch={train.effective_batch} is no multiple of micro_batch={micro}",
-            where="train",
-            fix="make one a multiple of the other: gradients are accumulated over whole micro-batches",
-        )
-    steps_per_epoch = math.ceil(math.ceil(num_train / micro) / (train.effective_batch // micro))
+    assert train.effective_batch and train.learning_rate and train.epochs
+    micro, accumulation = share_batch(train.effective_batch, step.micro_batch, num_ranks())
+    steps_per_epoch = math.ceil(math.ceil(num_train / (micro * num_ranks())) / accumulation)
     every = math.ceil(steps_per_epoch / settings.eval.per_epoch)
     rate = max(train.learning_rate.values()) if isinstance(train.learning_rate, Mapping) else train.learning_rate
     device, precision = loaded.placement.device.type, loaded.placement.precision
-    checkpointing = device == "cuda" if train.checkpointing == "auto" else train.checkpointing == "on"
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(checkpoints),
         num_train_epochs=train.epochs,
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=micro,
-        gradient_accumulation_steps=train.effective_batch // micro,
+        gradient_accumulation_steps=accumulation,
         learning_rate=rate,
         lr_scheduler_type=train.schedule,
         warmup_steps=train.warmup_share,
@@ -111,8 +123,12 @@ def build_arguments(
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         use_cpu=device == "cpu",
-        gradient_checkpointing=checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
+        # DDP's search for tensors without a gradient is a walk over the graph in each step. Only conversations without
+        # an image leave out whole towers.
+        ddp_find_unused_parameters=settings.data.mix is not None,
+        **sharding_arguments(loaded.model, choose_sharding(settings, device, num_ranks())),
+        # Ours chooses the layers; see `checkpoint_layers`.
+        gradient_checkpointing=False,
         # Nothing is ever cut: TRL's default of 1024 tokens cuts image tokens, boxes and the end of turn.
         max_length=None,
         packing=False,
@@ -131,6 +147,21 @@ def build_arguments(
         report_to=list(settings.track.report_to),
         seed=settings.seed,
         data_seed=settings.seed,
-        dataloader_num_workers=train.workers,
+        dataloader_num_workers=_num_workers(device) if train.workers is None else train.workers,
         dataloader_pin_memory=device == "cuda",
+        # From pinned memory, so that the host never waits for the copy.
+        accelerator_config={"non_blocking": device == "cuda"},
     )
+    # One process has one GPU here, however many are visible: never torch.nn.DataParallel.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+def _num_workers(device: str) -> int:
+    """Processes that prepare images: up to eight of the cores that this process may use, one left for itself.
+
+    A core prepares some ten photographs a second (bench/preparation.py) and a card takes about as many of a 7B model.
+    On a CPU they would take the cores from the training itself.
+    """
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(8, len(os.sched_getaffinity(0)) // ranks - 1)) if device == "cuda" else 0

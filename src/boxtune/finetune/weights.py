@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from boxtune.errors import NotLearningError
+from boxtune.finetune.ranks import is_first
+from boxtune.finetune.sharding import put, whole
 
 WEIGHTS = "trained_weights.safetensors"
 """Beside adapter_model.safetensors, only where a recipe trains weights of the base; names are those of the base."""
@@ -22,11 +24,14 @@ def trained_weights(model: Any) -> dict[str, Any]:
 
 
 def write_weights(model: Any, folder: Path) -> None:
-    """Write the trained weights of a PeftModel into `folder`, in fp32; nothing where there are none."""
+    """Write the trained weights of a PeftModel into `folder`, in fp32; nothing where there are none.
+
+    Of several ranks the first one writes; all must come here where weights are spread over them.
+    """
     from safetensors.torch import save_file
 
-    if trained := trained_weights(model):
-        tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in trained.items()}
+    tensors = {name: whole(parameter) for name, parameter in trained_weights(model).items()}
+    if tensors and is_first():
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -48,4 +53,4 @@ def read_weights(model: Any, folder: Path) -> None:
             f"{wrong[0]}: another base, or one with this tower quantised"
         )
     for name, tensor in saved.items():
-        parameters[name].data = tensor.to(parameters[name].device)
+        put(parameters[name], tensor)

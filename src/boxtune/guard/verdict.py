@@ -36,7 +36,10 @@ def share_moved(before: Mapping[str, torch.Tensor], model: Any) -> float | None:
     moved = total = 0
     for name, parameter in model.named_parameters():
         if name in before:
-            moved += int((parameter.detach() != before[name].to(parameter.device)).sum())
+            now = parameter.detach()
+            # Sharded by FSDP2, it is gathered: every process comes here.
+            now = now.full_tensor() if hasattr(now, "full_tensor") else now
+            moved += int((now != before[name].to(now.device)).sum())
             total += before[name].numel()
     return moved / total if total else None
 

@@ -3,6 +3,7 @@
 from boxtune.infer.folder import find_images, predict_folder
 from boxtune.infer.generate import Answer
 from boxtune.infer.predictor import Predictor, load_predictor
+from boxtune.infer.split import answer_split
 from boxtune.infer.tiled import answer_images
 
-__all__ = ["Answer", "Predictor", "answer_images", "find_images", "load_predictor", "predict_folder"]
+__all__ = ["Answer", "Predictor", "answer_images", "answer_split", "find_images", "load_predictor", "predict_folder"]

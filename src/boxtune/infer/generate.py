@@ -42,15 +42,18 @@ def iter_answers(
     max_new_tokens: int,
     at_once: int,
     classes: Sequence[Sequence[str]] | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[int, Answer | DataError]]:
     """(place, answer) of every image as soon as its batch is done, shortest prompts first.
 
     An image that cannot be opened comes with the DataError it raised. Each image is opened once, and `at_once` of
-    them are in memory.
+    them are in memory. `part` (number, of how many) takes every so-manieth batch alone: all parts together are the
+    very batches of the whole, so that their answers are the same.
     """
     lengths = [encoder.family.num_image_tokens(s, encoder.min_pixels, encoder.max_pixels) for s in sizes]
     order = sorted(range(len(images)), key=lambda i: (lengths[i], i))
-    for start in range(0, len(order), at_once):
+    number, num_parts = part
+    for start in range(number * at_once, len(order), num_parts * at_once):
         examples: dict[int, Example] = {}
         for i in order[start : start + at_once]:
             try:

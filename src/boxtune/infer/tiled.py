@@ -12,6 +12,7 @@ from boxtune.data.tiles_merge import merge_tiles
 from boxtune.errors import DataError
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
+from boxtune.finetune.ranks import gather, num_ranks, rank
 from boxtune.infer.generate import Answer, iter_answers
 
 
@@ -25,13 +26,26 @@ def answer_images(
     at_once: int,
     classes: Sequence[Sequence[str]] | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    over_ranks: bool = False,
 ) -> list[Answer]:
     """One answer for each image, in the order given; `progress` is told of each.
 
     `images` open an upright RGB image when called, `sizes` are their (width, height); images of like length are
     answered together. Each image is asked for its own of `classes`, or for all those of the encoder. An image that
-    cannot be opened raises: nobody's answer is ever made up.
+    cannot be opened raises: nobody's answer is ever made up. With `over_ranks` every rank answers its share of the
+    batches, of which `progress` is told, and gets all the answers: to the letter those of one process.
     """
+    if over_ranks and num_ranks() > 1:
+        return _answer_over_ranks(
+            loaded,
+            encoder,
+            images,
+            sizes=sizes,
+            max_new_tokens=max_new_tokens,
+            at_once=at_once,
+            classes=classes,
+            progress=progress,
+        )
     answers: dict[int, Answer] = {}
     for i, answer in iter_images(
         loaded, encoder, images, sizes=sizes, max_new_tokens=max_new_tokens, at_once=at_once, classes=classes
@@ -41,6 +55,49 @@ def answer_images(
         answers[i] = answer
         progress(1)
     return [answers[i] for i in range(len(images))]
+
+
+def _answer_over_ranks(
+    loaded: Loaded,
+    encoder: Encoder,
+    images: Sequence[Callable[[], Image]],
+    *,
+    sizes: Sequence[tuple[int, int]],
+    max_new_tokens: int,
+    at_once: int,
+    classes: Sequence[Sequence[str]] | None,
+    progress: Callable[[int], None],
+) -> list[Answer]:
+    """See `answer_images`; tiles of one image may be answered on several ranks, and are joined on each."""
+    tiling = encoder.tiling
+    if tiling is None:
+        owners, openers = list(range(len(images))), list(images)
+    else:
+        windows, owners, openers = _cut(images, sizes, tiling)
+        sizes = [(right - x, bottom - y) for x, y, right, bottom in windows]
+    own: dict[int, Answer] = {}
+    for at, answer in iter_answers(
+        loaded,
+        encoder,
+        openers,
+        sizes=sizes,
+        max_new_tokens=max_new_tokens,
+        at_once=at_once,
+        classes=None if classes is None else [classes[owner] for owner in owners],
+        part=(rank(), num_ranks()),
+    ):
+        if isinstance(answer, DataError):
+            raise answer
+        own[at] = answer
+        # How many images a share of tiles makes is known once they are joined.
+        progress(1 if tiling is None else 0)
+    answers = {at: answer for each in gather(own) for at, answer in each.items()}
+    if tiling is None:
+        return [answers[at] for at in range(len(images))]
+    by_owner: dict[int, dict[int, Answer]] = {}
+    for at, answer in sorted(answers.items()):
+        by_owner.setdefault(owners[at], {})[at] = answer
+    return [_join_sound(by_owner[owner], windows) for owner in range(len(images))]
 
 
 def iter_images(
@@ -98,11 +155,16 @@ def _cut(
 
 
 def _join(answers: dict[int, Answer | DataError], windows: Sequence[Tile]) -> Answer | DataError:
-    parts: list[tuple[Tile, Answer]] = []
+    sound: dict[int, Answer] = {}
     for at, answer in sorted(answers.items()):
         if isinstance(answer, DataError):
             return answer
-        parts.append((windows[at], answer))
+        sound[at] = answer
+    return _join_sound(sound, windows)
+
+
+def _join_sound(answers: dict[int, Answer], windows: Sequence[Tile]) -> Answer:
+    parts = [(windows[at], answer) for at, answer in sorted(answers.items())]
     return Answer(
         text="\n".join(answer.text for _, answer in parts),
         boxes=merge_tiles([(window, answer.boxes) for window, answer in parts]),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from boxtune.measure.average_precision import average_precision
-from boxtune.measure.cache import cache_key, cached_predictions
+from boxtune.measure.cache import cache_key, keep_predictions, kept_predictions
+from boxtune.measure.run_scores import score_run
 from boxtune.measure.scores import (
     Prediction,
     coco_results,
@@ -17,10 +18,12 @@ __all__ = [
     "Prediction",
     "average_precision",
     "cache_key",
-    "cached_predictions",
     "coco_results",
     "compare",
+    "keep_predictions",
+    "kept_predictions",
     "rank_images",
     "read_predictions",
     "score_predictions",
+    "score_run",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,14 @@ def cache_key(samples: Sequence[Sample], **bound: Any) -> str:
     return digest.hexdigest()[:24]
 
 
-def cached_predictions(folder: Path, key: str, make: Callable[[], list[Prediction]]) -> tuple[list[Prediction], bool]:
-    """The predictions kept under `key`, else those that `make` gives, which are then kept; and whether kept ones."""
+def kept_predictions(folder: Path, key: str) -> list[Prediction] | None:
+    """The predictions kept under `key`, None where there are none."""
     path = folder / f"{key}.json"
-    if path.is_file():
-        return [Prediction.from_json(row) for row in json.loads(path.read_text(encoding="utf-8"))], True
-    predictions = make()
-    write_json(path, [prediction.as_json() for prediction in predictions])
-    return predictions, False
+    if not path.is_file():
+        return None
+    return [Prediction.from_json(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def keep_predictions(folder: Path, key: str, predictions: Sequence[Prediction]) -> None:
+    """Keep predictions under `key`."""
+    write_json(folder / f"{key}.json", [prediction.as_json() for prediction in predictions])

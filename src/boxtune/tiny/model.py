@@ -25,7 +25,6 @@ DEFAULTS = Defaults(
     learning_rate=1.5e-3,
     epochs=3.0,
     effective_batch=2,
-    micro_batch=2,
     min_pixels=16 * FACTOR**2,
     max_pixels=144 * FACTOR**2,
 )

@@ -1,0 +1,223 @@
+"""Step time and memory of our trainer on a Qwen2-VL-7B shape with random weights; one GPU, no download.
+
+    python bench/step_time.py make FOLDER            the checkpoint, 16.6 GB, which the peers' script reads too; with
+                                                     a third word `small` one of two layers, to try this on a CPU
+    python bench/step_time.py run FOLDER key=value   one configuration in this process; prints one line of JSON
+
+Keys of `run`: batch=8 (images in an optimizer step), steps=12, images=same (or mixed: 8 sizes, answers of 20 to 600
+tokens), and any setting (micro_batch=8, memory_gb=24, quantization=fp8, checkpointing=on, compile=off, dropout=0, ...).
+What is left open is planned as a run plans it. The work is that of
+shared/bench/step_time_peers.py: images of 70 x 72 patches (1,260 visual tokens), 40 tokens of prompt, 40 of answer,
+LoRA of rank 64 on the language tower. Times are of whole optimizer steps in the trainer's own loop, each ended by a
+synchronisation; median of all but the first four.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
+import numpy as np
+import story
+import torch
+from seven_b import SHAPE
+from story import SPECIAL
+from transformers import TrainerCallback
+
+from boxtune.config import read_settings
+from boxtune.families import Frame
+from boxtune.finetune import (
+    Longest,
+    build_trainer,
+    choose_placement,
+    find_model,
+    load_base,
+    plan_adapter,
+    plan_training,
+)
+from boxtune.finetune.adapters import free_weights
+from boxtune.finetune.collate import Example, Layout, collate_for_training, token_marks
+from boxtune.finetune.packing import PACKING, Packer
+from boxtune.finetune.split import CUTS, cuts_of
+from boxtune.guard import watch_adapter
+from boxtune.tiny.model import build_image_processor
+
+GPU = torch.cuda.is_available()
+SAME = ((70, 72, 40),)
+MIXED = (
+    (70, 72, 40), (34, 46, 20), (58, 88, 600), (24, 24, 80), (46, 34, 300), (70, 50, 120), (36, 100, 200), (64, 64, 60),
+)  # fmt: skip
+"""Rows and columns of patches, and tokens of answer, of the images of a batch."""
+PROMPT = 40
+LIMIT_TFLOPS = 798.0
+"""What the card reaches in a large bf16 matrix product (H100, shared/MEASURED.md)."""
+
+
+SMALL: dict[str, Any] = {
+    "text_config": {**SHAPE["text_config"], "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
+    | {"num_attention_heads": 2, "num_key_value_heads": 1},
+    "vision_config": {**SHAPE["vision_config"], "depth": 2, "embed_dim": 64, "hidden_size": 256, "num_heads": 2},
+}
+"""A shape of two layers each, to try this file on a CPU."""
+
+
+def make(folder: Path, *, small: bool = False) -> None:
+    """Weights, tokenizer and image processor."""
+    SHAPE.update(SMALL if small else {})
+    story.make(str(folder))
+    story.build_tokenizer().save_pretrained(folder)
+    build_image_processor().save_pretrained(folder)
+
+
+def examples_of(num: int, sizes: Sequence[tuple[int, int, int]], step: int = 0) -> list[Example]:
+    """Samples of random pixels and words, as the peers' script makes them."""
+    source = torch.Generator().manual_seed(1 + step)
+    made = []
+    for number in range(num):
+        rows, columns, answer = sizes[number % len(sizes)]
+        words = torch.randint(0, 150000, (PROMPT,), generator=source).tolist()
+        said = torch.randint(0, 150000, (answer,), generator=source).tolist()
+        image = [SPECIAL["<|image_pad|>"]] * (rows * columns // 4)
+        prompt = [*words[:20], SPECIAL["<|vision_start|>"], *image, SPECIAL["<|vision_end|>"], *words[20:]]
+        frame = Frame(original_wh=(columns * 14, rows * 14), seen_wh=(columns * 14, rows * 14))
+        inputs = {
+            "pixel_values": torch.randn(rows * columns, 1176, generator=source),
+            "image_grid_thw": torch.tensor([[1, rows, columns]]),
+        }
+        made.append(Example(classes=(), prompt_ids=tuple(prompt), answer_ids=tuple(said), inputs=inputs, frame=frame))
+    return made
+
+
+class Fixed:
+    """A collator that goes through the same samples again and again, whatever rows it is asked for."""
+
+    def __init__(self, examples: list[Example], layout: Layout) -> None:
+        self.examples, self.layout = examples, layout
+        self.encoder: Any = self
+        self.packer: Packer | None = None
+        self.next = 0
+
+    def num_rows(self, split: str) -> int:
+        """As many as are needed."""
+        return 100_000 if split == "train" else 1
+
+    def __call__(self, rows: Any) -> dict[str, Any]:
+        examples = [self.examples[(self.next + place) % len(self.examples)] for place in range(len(rows))]
+        self.next = (self.next + len(rows)) % len(self.examples)
+        packing = {} if self.packer is None else self.packer.pack(examples)
+        return {**collate_for_training(examples, self.layout), PACKING: {CUTS: cuts_of(examples), **packing}}
+
+
+class Timer(TrainerCallback):
+    """Seconds of each optimizer step, and the losses."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.losses: list[float] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        torch.accelerator.synchronize() if GPU else None
+        self.started = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        torch.accelerator.synchronize() if GPU else None
+        self.seconds.append(time.perf_counter() - self.started)
+        if len(self.seconds) == 3 and GPU:
+            torch.cuda.reset_peak_memory_stats()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if "loss" in (logs or {}):
+            self.losses.append(round(logs["loss"], 5))
+
+
+def least_tflop(example: Example) -> float:
+    """Least arithmetic for one sample with a frozen base, in TFLOP: forward, and backward through activations only."""
+    patches = int(example.inputs["image_grid_thw"].prod())
+    answer = len(example.answer_ids)
+    length = len(example.prompt_ids) + answer
+    language = 28 * (3584 * 3584 * 2 + 2 * 3584 * 512 + 3 * 3584 * 18944)
+    vision = 32 * (1280 * 3840 + 1280 * 1280 + 2 * 1280 * 5120)
+    merger = 5120 * 5120 + 5120 * 3584
+    products = 4 * language * length + 4 * 3584 * 152064 * answer + 2 * vision * patches + 2 * merger * patches / 4
+    attention = 28 * 4 * (length**2 / 2) * 3584 * 3 + 32 * 4 * patches**2 * 1280
+    return (products + attention) / 1e12
+
+
+def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
+    """One configuration: what was measured."""
+    batch, steps = int(asked.pop("batch", "8")), int(asked.pop("steps", "12"))
+    images = asked.pop("images", "same")
+    started = time.perf_counter()
+    source = find_model(folder)
+    defaults = source.family.defaults_for(source.config).as_settings()
+    small = {"train.effective_batch": batch, "train.workers": 0, "image.min_pixels": 3136}
+    settings = read_settings(None, {"model": str(folder), "data": str(folder), **asked})
+    resolved = settings.with_values(small, "bench").with_values(defaults, "family").settings
+    placement = choose_placement(resolved.quantization, resolved.train.precision)
+    loaded = load_base(source, placement, min_pixels=3136, max_pixels=defaults["image.max_pixels"])
+    torch.accelerator.synchronize() if GPU else None
+    load_s, weights_gb = time.perf_counter() - started, torch.cuda.memory_allocated() / 2**30 if GPU else 0.0
+    examples = examples_of(batch, SAME if images == "same" else MIXED)
+    marks = token_marks(["mm_token_type_ids"], marks_suffix=False)
+    layout = Layout(pad_id=loaded.tokenizer.pad_token_id, image_token_id=SPECIAL["<|image_pad|>"], marks=marks)
+    plan = plan_adapter(loaded.model, source.family, resolved.adapter)
+    lengths = [(len(example.prompt_ids), len(example.answer_ids)) for example in examples]
+    longest = Longest(prompt=max(p for p, _ in lengths), answer=max(a for _, a in lengths), train=np.array(lengths))
+    step = plan_training(loaded, plan, longest, resolved)
+    timer = Timer()
+    with watch_adapter(lambda model: free_weights(model, plan)), tempfile.TemporaryDirectory() as checkpoints:
+        trainer = build_trainer(
+            loaded,
+            plan,
+            resolved,
+            Fixed(examples, layout),  # type: ignore[arg-type]
+            [timer],
+            checkpoints=Path(checkpoints),
+            resuming=True,
+            step=step,
+        )
+        trainer.args.max_steps, trainer.args.eval_strategy, trainer.args.save_strategy = steps, "no", "no"
+        trainer.train()
+    seconds = statistics.median(timer.seconds[4:])
+    tflop = sum(map(least_tflop, examples))
+    return {
+        "variant": f"boxtune {resolved.quantization}",
+        "B": batch,
+        "micro": step.micro_batch,
+        "twice": step.checkpointed,
+        "images": images,
+        **{key: value for key, value in asked.items() if key != "quantization"},
+        "step_s": round(seconds, 4),
+        "samples_s": round(batch / seconds, 3),
+        "share_of_limit": round(tflop / seconds / LIMIT_TFLOPS, 3),
+        "planned_gb": round(step.peak / 2**30, 2),
+        "planned_s": round(step.samples_s, 2),
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 2**30, 2) if GPU else None,
+        "weights_gb": round(weights_gb, 2),
+        "load_s": round(load_s, 1),
+        "first_step_s": round(timer.seconds[0], 1),
+        "losses": timer.losses,
+    }
+
+
+def main() -> None:
+    """As the module says."""
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    if what == "make":
+        make(folder, small=sys.argv[3:] == ["small"])
+        return
+    print(json.dumps(run(folder, dict(word.split("=", 1) for word in sys.argv[3:]))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

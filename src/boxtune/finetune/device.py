@@ -1,0 +1,77 @@
+"""The plan of a step for the model and the data in hand, on the device that there is."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from boxtune.finetune import ranks
+from boxtune.finetune.adapters import RECIPES, Plan
+from boxtune.finetune.lengths import Longest
+from boxtune.finetune.load import Loaded
+from boxtune.finetune.planner import GIB, SMALL_BATCH, Card, Load, StepPlan, plan_step, read_shape
+from boxtune.finetune.quantization import tower_of
+from boxtune.settings import Settings
+
+PROBED = 4096
+"""Side of the matrices by whose product the card's rate is measured, in some 20 ms."""
+
+
+def plan_training(loaded: Loaded, adapter: Plan, longest: Longest, settings: Settings) -> StepPlan:
+    """How a step is cut up, printed, the same on all ranks; on a CPU a small micro-batch, without a prediction."""
+    train = settings.train
+    assert train.effective_batch
+    if loaded.placement.device.type != "cuda" or not len(longest.train):
+        return small_step(loaded, settings)
+    family, recipe = loaded.source.family, RECIPES[settings.adapter.recipe or "language"]
+    towers: dict[str, list[str]] = {"language": [], "vision": []}
+    head = loaded.model.get_output_embeddings()
+    for name, module in loaded.model.named_modules():
+        tower = tower_of(f"{name}.weight", family)
+        if hasattr(module, "in_features") and module is not head and tower in towers:
+            towers[tower].append(name)
+    load = Load(
+        weights=torch.cuda.memory_allocated(loaded.placement.device),
+        trained=adapter.num_parameters,
+        tokens=longest.train.sum(axis=1),
+        answers=longest.train[:, 1],
+        images=longest.train[:, 0],  # nearly all of a prompt is its image
+        lora_rank=settings.adapter.r or 0,
+        vision_trains="vision" in recipe,
+        compiled=family.packing is not None and train.compile != "off" and train.packing == "auto",
+        float8=settings.quantization == "fp8",
+    )
+    shape = read_shape(loaded.model, towers["language"], towers["vision"])
+    card = read_card(loaded.placement.device, train.memory_gb)
+    step = ranks.first_does(lambda: plan_step(shape, load, card, train, ranks.num_ranks()))
+    print(*step.reasons, "", sep="\n", flush=True)
+    return step
+
+
+def small_step(loaded: Loaded, settings: Settings) -> StepPlan:
+    """A few images at once, every layer computed once unless the settings say otherwise."""
+    again = loaded.model.config.get_text_config().num_hidden_layers if settings.train.checkpointing == "on" else 0
+    micro = settings.train.micro_batch or SMALL_BATCH
+    return StepPlan(micro_batch=micro, checkpointed=again, peak=0, samples_s=0.0, reasons=())
+
+
+def read_card(device: torch.device, memory_gb: float | None) -> Card:
+    """What is free on the card together with what this process holds, or `memory_gb` of it; and its rate, measured.
+
+    With `memory_gb` the process is held to it: what goes beyond fails as it would on a card of that size.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    memory = free + torch.cuda.memory_reserved(device)
+    if memory_gb is not None:
+        memory = min(memory, int(memory_gb * GIB))
+        torch.cuda.set_per_process_memory_fraction(min(1.0, memory / total), device)
+    left, right = (torch.randn(PROBED, PROBED, device=device).to(torch.bfloat16) for _ in range(2))
+    for _ in range(5):  # the first calls choose a kernel and wake the card
+        left @ right
+    torch.cuda.synchronize(device)
+    started, times = time.perf_counter(), 20
+    for _ in range(times):
+        left @ right
+    torch.cuda.synchronize(device)
+    return Card(memory=memory, tflops=times * 2 * PROBED**3 / (time.perf_counter() - started) / 1e12)

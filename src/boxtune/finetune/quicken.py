@@ -1,0 +1,222 @@
+"""The fast step, put on a trainer's model in four pieces, and taken off again.
+
+1. linear layers with LoRA, and frozen quantised ones, go through one operator each (`lora_linear`);
+2. attention keeps samples apart in one row without padding (`attention`);
+3. the layers of both towers are compiled, one graph for all layers of a kind (`torch.compile`, dynamic lengths);
+4. the forward scores packed batches (`scoring`).
+
+Every piece leaves names, parameters and what is saved as they are. Measured one after the other in docs/speed.md.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch._dynamo import maybe_mark_dynamic
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from boxtune.families import Family
+from boxtune.finetune.attention import NAME, register_attention
+from boxtune.finetune.float8 import Float8Linear
+from boxtune.finetune.lora_linear import frozen_linear, lora_linear, stored
+from boxtune.finetune.quantization import tower_of
+from boxtune.finetune.scoring import install_scoring
+
+ADAPTER = "default"
+"""PEFT's name for the one adapter that TRL attaches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quickened:
+    """What was put on a model: how many layers of which kind, and how all of it is taken off."""
+
+    lora_layers: int
+    frozen_layers: int
+    compiled_layers: int
+    packs: bool
+    undo: Callable[[], None]
+
+
+def quicken(model: Any, *, packs: bool, compiled: bool, linears: bool = True) -> Quickened:
+    """Put the fast step on a PeftModel. `packs`: its family can lay samples in one row; only then are layers compiled.
+
+    Without `linears` the linear layers stay PEFT's.
+
+    Layers that the operators do not know (8 bits, other adapters than plain LoRA) stay as they are.
+    """
+    undos: list[Callable[[], None]] = []
+    lora, frozen = _quicken_linears(model, undos) if linears else (0, 0)
+    base, num = model.get_base_model(), 0
+    undos.append(install_scoring(base))
+    if packs:
+        undos.append(_set_attention(base))
+        num = _compile_layers(base, undos) if compiled else 0
+
+    def undo() -> None:
+        for take_back in reversed(undos):
+            take_back()
+
+    return Quickened(lora_layers=lora, frozen_layers=frozen, compiled_layers=num, packs=packs, undo=undo)
+
+
+def _override(module: Any, forward: Callable[..., Any], undos: list[Callable[[], None]]) -> None:
+    """Give one module another forward. The function is shared, so that one compiled graph fits all layers of a kind."""
+    assert "forward" not in vars(module), "this module has been given another forward already"
+    module.forward = types.MethodType(forward, module)
+    undos.append(lambda: delattr(module, "forward"))
+
+
+def _quicken_linears(model: Any, undos: list[Callable[[], None]]) -> tuple[int, int]:
+    from peft.tuners.lora import LoraLayer
+
+    lora, frozen = 0, 0
+    under: set[Any] = set()
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            under |= {module, module.base_layer}
+            if _is_plain_lora(module):
+                _override(module, _lora_forward, undos)
+                lora += 1
+    for module in model.modules():
+        if module not in under and _is_nf4(module):
+            _override(module, _frozen_forward, undos)
+            frozen += 1
+    return lora, frozen
+
+
+def _is_plain_lora(module: Any) -> bool:
+    """Whether a layer of PEFT's is W x + scale B A x and nothing else, with a W that the operator knows."""
+    base = module.base_layer
+    dense = type(base) in (torch.nn.Linear, Float8Linear) and not base.weight.requires_grad
+    return (
+        list(module.lora_A) == [ADAPTER]
+        and not module.lora_variant
+        and not module.lora_bias[ADAPTER]
+        and (dense or _is_nf4(base))
+    )
+
+
+def _is_nf4(module: Any) -> bool:
+    state = getattr(getattr(module, "weight", None), "quant_state", None)
+    # With blocks of another size the operator would read other weights.
+    return state is not None and state.quant_type == "nf4" and state.blocksize == 64
+
+
+def _lora_forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    if self.disable_adapters or self.merged or args or kwargs or self.active_adapters != [ADAPTER]:
+        return type(self).forward(self, x, *args, **kwargs)
+    weight, state = stored(self.base_layer)
+    dropout, seed, share = self.lora_dropout[ADAPTER], None, 0.0
+    if self.training and isinstance(dropout, torch.nn.Dropout) and dropout.p > 0:
+        seed, share = torch.randint(1 << 62, (1,), device=x.device), dropout.p
+    x = x.to(_compute_dtype(x, weight, self.base_layer))
+    a, b = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
+    return lora_linear(x, weight, state, self.base_layer.bias, a, b, self.scaling[ADAPTER], seed, share)[0]
+
+
+def _frozen_forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+    weight, state = stored(self)
+    return frozen_linear(x.to(_compute_dtype(x, weight, self)), weight, state, self.bias, self.out_features)
+
+
+def _compute_dtype(x: torch.Tensor, weight: torch.Tensor, layer: Any) -> torch.dtype:
+    """What a layer computes in: autocast's choice, else the weight's, which for packed ones is that of its layer."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    if type(layer) is torch.nn.Linear:
+        return weight.dtype
+    return getattr(layer, "compute_dtype", None) or x.dtype
+
+
+def _set_attention(base: Any) -> Callable[[], None]:
+    """Our attention in both towers."""
+    register_attention()
+    configs = {id(config): config for config in _configs(base)}.values()
+    before = [(config, config._attn_implementation) for config in configs]
+    for config in configs:
+        config._attn_implementation = NAME
+
+    def take_back() -> None:
+        for config, name in before:
+            config._attn_implementation = name
+
+    return take_back
+
+
+def _configs(base: Any) -> Iterator[Any]:
+    for module in base.modules():
+        config = getattr(module, "config", None)
+        if config is not None and hasattr(config, "_attn_implementation"):
+            yield config
+
+
+def _compile_layers(base: Any, undos: list[Callable[[], None]]) -> int:
+    """Compile the layers that transformers marks as repeated, for calls with packed samples; others run as before."""
+    num = 0
+    made: dict[Any, Callable[..., Any]] = {}
+    for layer in base.modules():
+        if not isinstance(layer, GradientCheckpointingLayer):
+            continue
+        kind: Any = type(layer)
+        if kind not in made:
+            made[kind] = _compiled_forward(kind)
+        _override(layer, made[kind], undos)
+        num += 1
+    return num
+
+
+def _compiled_forward(kind: Any) -> Callable[..., Any]:
+    """The forward of a kind of layer, compiled once for every number of tokens and all layers of the kind."""
+    # Below the wrapper that checkpoints: a checkpoint goes round the compiled layer, not into it.
+    compiled = torch.compile(kind.forward.__wrapped__)
+
+    def forward(self: Any, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("cu_seq_lens_q") is None and kwargs.get("cu_seqlens") is None:
+            return kind.forward(self, hidden, *args, **kwargs)
+        # What is meant for the other tower would be traced, and guarded, for nothing.
+        kwargs = {name: value for name, value in kwargs.items() if not name.startswith("image_")}
+        _mark_lengths(hidden, kwargs)
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(compiled, self, hidden, *args, use_reentrant=False, **kwargs)
+        return compiled(self, hidden, *args, **kwargs)
+
+    return forward
+
+
+def _mark_lengths(hidden: torch.Tensor, kwargs: dict[str, Any]) -> None:
+    """Tell the compiler which dimensions change from batch to batch: numbers of tokens, and of samples.
+
+    Left to find out by itself it compiles for the first length alone, and told that everything may change it takes
+    three times as long.
+    """
+    length = hidden.shape[-2]
+    for value in (hidden, *kwargs.get("position_embeddings", ())):
+        maybe_mark_dynamic(value, [dim for dim, size in enumerate(value.shape[:-1]) if size == length])
+    for name in ("cu_seqlens", "cu_seq_lens_q", "cu_seq_lens_k"):
+        if kwargs.get(name) is not None:
+            maybe_mark_dynamic(kwargs[name], 0)
+
+
+def checkpoint_layers(base: Any, family: Family, num: int) -> None:
+    """Of the language tower's layers compute `num` twice, evenly spread, and of other towers all that are trained.
+
+    transformers turns checkpoints on for every layer of every tower, also of frozen ones, which keep nothing anyway,
+    and lets embeddings require a gradient, so that a frozen vision tower is run backward for nothing.
+    """
+    layers: list[tuple[Any, bool]] = []
+    for name, module in base.named_modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            layers.append((module, tower_of(f"{name}.weight", family) == "language"))
+    language = [module for module, is_language in layers if is_language]
+    for place, layer in enumerate(language):
+        layer.gradient_checkpointing = (place + 1) * num // len(language) > place * num // len(language)
+    for module, is_language in layers:
+        if not is_language:
+            module.gradient_checkpointing = num > 0 and any(p.requires_grad for p in module.parameters())
+        module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
