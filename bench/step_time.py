@@ -3,10 +3,12 @@
     python bench/step_time.py make FOLDER            the checkpoint, 16.6 GB, which the peers' script reads too; with
                                                      a third word `small` one of two layers, to try this on a CPU
     python bench/step_time.py run FOLDER key=value   one configuration in this process; prints one line of JSON
+    python bench/step_time.py tiny [key=value]       the embedded model, ours beside plain TRL, anywhere
 
 Keys of `run`: batch=8 (images in an optimizer step), steps=12, images=same (or mixed: 8 sizes, answers of 20 to 600
 tokens), and any setting (micro_batch=8, memory_gb=24, quantization=fp8, checkpointing=on, compile=off, dropout=0, ...).
-What is left open is planned as a run plans it. The work is that of
+What is left open is planned as a run plans it. system=trl: TRL's own step over the same samples, arguments, weights and
+fp32 adapters. The work is that of
 shared/bench/step_time_peers.py: images of 70 x 72 patches (1,260 visual tokens), 40 tokens of prompt, 40 of answer,
 LoRA of rank 64 on the language tower. Times are of whole optimizer steps in the trainer's own loop, each ended by a
 synchronisation; median of all but the first four.
@@ -17,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,13 +33,15 @@ os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 import numpy as np
 import story
 import torch
+from datasets import Dataset
 from seven_b import SHAPE
-from story import SPECIAL
 from transformers import TrainerCallback
+from trl import SFTTrainer
 
 from boxtune.config import read_settings
 from boxtune.families import Frame
 from boxtune.finetune import (
+    Loaded,
     Longest,
     build_trainer,
     choose_placement,
@@ -45,19 +50,25 @@ from boxtune.finetune import (
     plan_adapter,
     plan_training,
 )
-from boxtune.finetune.adapters import free_weights
+from boxtune.finetune.adapters import Plan, free_weights, keep_fp32
 from boxtune.finetune.collate import Example, Layout, collate_for_training, token_marks
-from boxtune.finetune.packing import PACKING, Packer
+from boxtune.finetune.collator import TrainingCollator
+from boxtune.finetune.packing import PACKING
+from boxtune.finetune.planner import StepPlan
 from boxtune.finetune.split import CUTS, cuts_of
+from boxtune.finetune.trainer import build_arguments
 from boxtune.guard import watch_adapter
-from boxtune.tiny.model import build_image_processor
+from boxtune.settings import Settings
+from boxtune.tiny.model import build_image_processor, model_folder
 
 GPU = torch.cuda.is_available()
 SAME = ((70, 72, 40),)
 MIXED = (
     (70, 72, 40), (34, 46, 20), (58, 88, 600), (24, 24, 80), (46, 34, 300), (70, 50, 120), (36, 100, 200), (64, 64, 60),
 )  # fmt: skip
+TINY = ((16, 16, 30), (16, 20, 60), (20, 16, 40), (24, 20, 20), (20, 24, 100), (18, 22, 50), (24, 24, 30), (12, 16, 40))
 """Rows and columns of patches, and tokens of answer, of the images of a batch."""
+SIZES = {"same": SAME, "mixed": MIXED, "tiny": TINY}
 PROMPT = 40
 LIMIT_TFLOPS = 798.0
 """What the card reaches in a large bf16 matrix product (H100, shared/MEASURED.md)."""
@@ -79,16 +90,18 @@ def make(folder: Path, *, small: bool = False) -> None:
     build_image_processor().save_pretrained(folder)
 
 
-def examples_of(num: int, sizes: Sequence[tuple[int, int, int]], step: int = 0) -> list[Example]:
+def examples_of(num: int, sizes: Sequence[tuple[int, int, int]], tokenizer: Any) -> list[Example]:
     """Samples of random pixels and words, as the peers' script makes them."""
-    source = torch.Generator().manual_seed(1 + step)
+    source = torch.Generator().manual_seed(1)
+    begin, image_id, end = tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|image_pad|>", "<|vision_end|>"])
+    # Below the special tokens of the real vocabulary; the embedded model has its own at the end.
+    num_words = min(150000, len(tokenizer) - 50)
     made = []
     for number in range(num):
         rows, columns, answer = sizes[number % len(sizes)]
-        words = torch.randint(0, 150000, (PROMPT,), generator=source).tolist()
-        said = torch.randint(0, 150000, (answer,), generator=source).tolist()
-        image = [SPECIAL["<|image_pad|>"]] * (rows * columns // 4)
-        prompt = [*words[:20], SPECIAL["<|vision_start|>"], *image, SPECIAL["<|vision_end|>"], *words[20:]]
+        words = torch.randint(0, num_words, (PROMPT,), generator=source).tolist()
+        said = torch.randint(0, num_words, (answer,), generator=source).tolist()
+        prompt = [*words[:20], begin, *[image_id] * (rows * columns // 4), end, *words[20:]]
         frame = Frame(original_wh=(columns * 14, rows * 14), seen_wh=(columns * 14, rows * 14))
         inputs = {
             "pixel_values": torch.randn(rows * columns, 1176, generator=source),
@@ -98,14 +111,13 @@ def examples_of(num: int, sizes: Sequence[tuple[int, int, int]], step: int = 0) 
     return made
 
 
-class Fixed:
-    """A collator that goes through the same samples again and again, whatever rows it is asked for."""
+class Fixed(TrainingCollator):
+    """A collator that goes through the same samples again and again, whatever rows it is asked for; it opens none."""
 
     def __init__(self, examples: list[Example], layout: Layout) -> None:
         self.examples, self.layout = examples, layout
         self.encoder: Any = self
-        self.packer: Packer | None = None
-        self.next = 0
+        self.packer, self.next = None, 0
 
     def num_rows(self, split: str) -> int:
         """As many as are needed."""
@@ -156,7 +168,7 @@ def least_tflop(example: Example) -> float:
 def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
     """One configuration: what was measured."""
     batch, steps = int(asked.pop("batch", "8")), int(asked.pop("steps", "12"))
-    images = asked.pop("images", "same")
+    images, system = asked.pop("images", "same"), asked.pop("system", "boxtune")
     started = time.perf_counter()
     source = find_model(folder)
     defaults = source.family.defaults_for(source.config).as_settings()
@@ -167,31 +179,29 @@ def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
     loaded = load_base(source, placement, min_pixels=3136, max_pixels=defaults["image.max_pixels"])
     torch.accelerator.synchronize() if GPU else None
     load_s, weights_gb = time.perf_counter() - started, torch.cuda.memory_allocated() / 2**30 if GPU else 0.0
-    examples = examples_of(batch, SAME if images == "same" else MIXED)
+    examples = examples_of(batch, SIZES[images], loaded.tokenizer)
     marks = token_marks(["mm_token_type_ids"], marks_suffix=False)
-    layout = Layout(pad_id=loaded.tokenizer.pad_token_id, image_token_id=SPECIAL["<|image_pad|>"], marks=marks)
+    layout = Layout(
+        pad_id=loaded.tokenizer.pad_token_id, image_token_id=loaded.model.config.image_token_id, marks=marks
+    )
     plan = plan_adapter(loaded.model, source.family, resolved.adapter)
     lengths = [(len(example.prompt_ids), len(example.answer_ids)) for example in examples]
     longest = Longest(prompt=max(p for p, _ in lengths), answer=max(a for _, a in lengths), train=np.array(lengths))
     step = plan_training(loaded, plan, longest, resolved)
     timer = Timer()
     with watch_adapter(lambda model: free_weights(model, plan)), tempfile.TemporaryDirectory() as checkpoints:
-        trainer = build_trainer(
-            loaded,
-            plan,
-            resolved,
-            Fixed(examples, layout),  # type: ignore[arg-type]
-            [timer],
-            checkpoints=Path(checkpoints),
-            resuming=True,
-            step=step,
-        )
+        collator: Any = Fixed(examples, layout)
+        paths: Any = {"checkpoints": Path(checkpoints), "resuming": True}
+        if system == "trl":
+            trainer: Any = plain_trainer(loaded, plan, resolved, step, collator, timer, paths)
+        else:
+            trainer = build_trainer(loaded, plan, resolved, collator, [timer], **paths, step=step)
         trainer.args.max_steps, trainer.args.eval_strategy, trainer.args.save_strategy = steps, "no", "no"
         trainer.train()
     seconds = statistics.median(timer.seconds[4:])
     tflop = sum(map(least_tflop, examples))
     return {
-        "variant": f"boxtune {resolved.quantization}",
+        "variant": f"{system} {resolved.quantization}",
         "B": batch,
         "micro": step.micro_batch,
         "twice": step.checkpointed,
@@ -210,8 +220,50 @@ def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def plain_trainer(
+    loaded: Loaded, plan: Plan, settings: Settings, step: StepPlan, collator: Fixed, timer: Timer, paths: dict[str, Any]
+) -> SFTTrainer:
+    """TRL's SFTTrainer with the arguments of ours, its own checkpoints and loss, and adapters in fp32."""
+    arguments = build_arguments(loaded, settings, step, collator.num_rows("train"), **paths)
+    arguments.gradient_checkpointing = settings.train.checkpointing != "off"
+    arguments.gradient_checkpointing_kwargs = {"use_reentrant": False}
+    trainer = SFTTrainer(
+        model=loaded.model,
+        args=arguments,
+        train_dataset=Dataset.from_dict({"i": list(range(1000))}),
+        eval_dataset=Dataset.from_dict({"i": [0]}),
+        data_collator=lambda rows: {key: value for key, value in collator(rows).items() if key != PACKING},
+        processing_class=loaded.tokenizer,
+        peft_config=plan.config,
+        callbacks=[timer],
+    )
+    keep_fp32(trainer.model)
+    return trainer
+
+
+def compare_tiny(asked: dict[str, str]) -> None:
+    """Ours and TRL's step on the embedded model, each in a process of its own, twice, one after the other."""
+    work = {"batch": "8", "micro_batch": "8", "images": "tiny", "steps": "12", "r": "16", "dropout": "0", **asked}
+    rows = []
+    for system in ("trl", "boxtune") * 2:
+        words = [f"{key}={value}" for key, value in {**work, "system": system, "checkpointing": "off"}.items()]
+        done = subprocess.run(
+            [sys.executable, __file__, "run", str(model_folder()), *words], check=True, capture_output=True, text=True
+        )
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    print(f"{'system':10}{'s a step':>10}{'samples/s':>11}{'first loss':>12}{'last loss':>11}")
+    for row in rows:
+        first, last = row["losses"][0], row["losses"][-1]
+        print(f"{row['variant'].split()[0]:10}{row['step_s']:10.3f}{row['samples_s']:11.2f}{first:12.5f}{last:11.5f}")
+    trl, ours = (statistics.median(row["step_s"] for row in rows[at::2]) for at in (0, 1))
+    print(f"ours takes {trl / ours:.2f} times as many samples a second")
+
+
 def main() -> None:
     """As the module says."""
+    if sys.argv[1] == "tiny":
+        compare_tiny(dict(word.split("=", 1) for word in sys.argv[2:]))
+        return
     what, folder = sys.argv[1], Path(sys.argv[2])
     if what == "make":
         make(folder, small=sys.argv[3:] == ["small"])

@@ -70,6 +70,8 @@ def test_the_written_tree_is_a_recipe_for_the_same_run(tmp_path: Path) -> None:
         ({"seed": 2**32}, ["seed cannot be 4294967296"]),
         ({"keep_checkpoints": 1}, ["train.keep_checkpoints cannot be 1", "until the next is sealed"]),
         ({"min_pixels": 9000, "max_pixels": 800}, ["min_pixels=9000 is more than max_pixels=800", "override"]),
+        ({"learning_rate": "abc"}, ["train.learning_rate", "'abc'"]),
+        ({"devices": "many"}, ["train.devices", "'many'"]),
         ({"effective_batch": 6, "micro_batch": 4}, ["effective_batch=6 is no multiple of micro_batch=4"]),
         ({"effective_batch": 2, "micro_batch": 4}, ["effective_batch=2 is no multiple of micro_batch=4"]),
         ({"report_to": "tensorbored"}, ["track.report_to cannot be 'tensorbored'", "'tensorboard'", "'wandb'"]),

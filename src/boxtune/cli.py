@@ -75,6 +75,17 @@ def convert(words: list[str], options: Options) -> None:
     print(convert_data(words[0], words[1], **asked).as_text())
 
 
+def check(words: list[str], options: Options) -> None:
+    """boxtune check [RECIPE] model=MODEL data=DATA [key=value ...]
+
+    The plan of a run, its memory and speed, and the checks before its first step; nothing is trained or written.
+    """
+    from boxtune.check import check as run_check
+
+    _require(words, 0, 1)
+    run_check(*words, **options)
+
+
 def train(words: list[str], options: Options) -> None:
     """boxtune train [RECIPE] model=MODEL data=DATA [key=value ...]
 
@@ -141,6 +152,7 @@ VERBS: dict[str, Callable[[list[str], Options], int | None]] = {
     "demo": demo,
     "inspect": inspect,
     "convert": convert,
+    "check": check,
     "train": train,
     "predict": predict,
     "families": families,
@@ -162,7 +174,7 @@ def help_text(verb: str | None = None) -> str:
             [*lines, "", "--key value and --key=value mean the same as key=value. boxtune VERB --help says more."]
         )
     lines = [line.removeprefix("    ") for line in (VERBS[verb].__doc__ or "").rstrip().split("\n")]
-    if verb in ("train", "demo"):
+    if verb in ("check", "train", "demo"):
         from boxtune.config import describe_settings
 
         lines += ["", "settings (the last part of a name is enough where it is unambiguous):", *describe_settings()]

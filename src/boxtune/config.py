@@ -6,7 +6,7 @@ The settings themselves, their types and defaults stand in `settings.py`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -144,7 +144,7 @@ def read_settings(recipe: Path | None, overrides: Mapping[str, Any]) -> Resolved
         return Resolved(settings=Settings.model_validate(tree), sources=sources)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        path = ".".join(part for part in first["loc"] if isinstance(part, str))
+        path = _setting_of(first["loc"])
         why = first["msg"].removeprefix("Value error, ")
         unquoted = first["type"] == "string_type" and not isinstance(first["input"], list | tuple | NoneType)
         raise ConfigError(
@@ -152,6 +152,13 @@ def read_settings(recipe: Path | None, overrides: Mapping[str, Any]) -> Resolved
             where=sources.get(path, "override"),
             fix=_describe(path) + ("; in YAML, put text that looks like a number or a date in quotes" * unquoted),
         ) from error
+
+
+def _setting_of(place: Sequence[str | int]) -> str:
+    """The setting that an error is about: behind it pydantic names the kinds of value that were tried, or a key."""
+    parts = [part for part in place if isinstance(part, str)]
+    ends = range(len(parts), 0, -1)
+    return next((path for end in ends if (path := ".".join(parts[:end])) in PATHS), ".".join(parts))
 
 
 def _describe(path: str) -> str:

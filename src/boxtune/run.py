@@ -94,7 +94,7 @@ def _train(recipe: str | Path | None, settings: Mapping[str, Any]) -> Run:
 
     whole = prepare_data(asked.settings.data, seed=asked.settings.seed)
     source = find_source(asked.settings.model, asked.settings.family)
-    resolved = asked.with_values(*_model_defaults(source))
+    resolved = asked.with_values(*model_defaults(source))
     budget = resolved.settings.image.min_pixels, resolved.settings.image.max_pixels
     target = Target.of_model(source.family, budget, ref=source.ref, folder=source.folder, config=source.config)
     print(resolved.as_yaml(), inspect_dataset(whole, target).as_text(), "", sep="\n", flush=True)
@@ -135,7 +135,7 @@ def find_source(model: str, family: str | None = None) -> ModelSource:
     return find_model(model_folder(), ref_as=TINY) if model == TINY else find_model(model, family=family)
 
 
-def _model_defaults(source: ModelSource) -> tuple[dict[str, Any], str]:
+def model_defaults(source: ModelSource) -> tuple[dict[str, Any], str]:
     from boxtune.tiny.model import DEFAULTS
 
     defaults = DEFAULTS if source.ref == TINY else source.family.defaults_for(source.config)

@@ -33,13 +33,14 @@ MAY_IMPORT = {
     "tiny": f"{LEAVES} families data",
     "journal": f"{LEAVES} {STAGES}",
     "run": f"{LEAVES} {STAGES} launch journal",
-    "cli": f"{LEAVES} {STAGES} run __init__",
+    "check": f"{LEAVES} {STAGES} run",
+    "cli": f"{LEAVES} {STAGES} run check __init__",
     "__main__": f"{LEAVES} {STAGES} run cli",
     "__init__": f"{LEAVES} {STAGES} run",
 }
 TORCH_FREE = f"{LEAVES} families data measure report".split()
 TORCH_STAGES = "finetune guard infer serve ship tiny".split()
-LATE = "launch journal run cli __main__ __init__".split()
+LATE = "launch journal run check cli __main__ __init__".split()
 TORCH = "torch torchvision transformers trl peft accelerate bitsandbytes safetensors.torch".split()
 
 MOST_LINES = 400

@@ -168,5 +168,10 @@ class ShowProgress(TrainerCallback):
             self.bar.write(f"  step {state.global_step}: validation loss {logs['eval_loss']:.6f}{told}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        if self.bar is None:
+            return
+        self.bar.close()
+        # The first row's time holds the preflight too.
+        waits = [row["wait_share"] for row in state.log_history if "wait_share" in row][1:]
+        if waits:
+            print(f"images were waited for in {100 * sum(waits) / len(waits):.1f} % of the training's time", flush=True)

@@ -23,7 +23,10 @@ def plan_training(loaded: Loaded, adapter: Plan, longest: Longest, settings: Set
     train = settings.train
     assert train.effective_batch
     if loaded.placement.device.type != "cuda" or not len(longest.train):
-        return small_step(loaded, settings)
+        step = small_step(loaded, settings)
+        share = train.effective_batch // ranks.num_ranks()
+        print(f"plan: up to {step.micro_batch} images at once, {share} a step; a CPU is not planned for\n", flush=True)
+        return step
     family, recipe = loaded.source.family, RECIPES[settings.adapter.recipe or "language"]
     towers: dict[str, list[str]] = {"language": [], "vision": []}
     head = loaded.model.get_output_embeddings()

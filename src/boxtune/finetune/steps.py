@@ -4,6 +4,7 @@ for the device between two logs, halved batches where memory runs out, a rate fo
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class TowerTrainer(SFTTrainer):
         self.parts = 1
         """In how many parts a micro-batch is computed; more than one since memory ran out."""
         self.quickened: Quickened | None = None
+        self.waited_s, self.logged_at = 0.0, time.perf_counter()
         super().__init__(*args, **more)
         # Both losses are divided by the tokens of the whole optimizer step, whatever the model's own forward takes;
         # for Qwen3-VL or Gemma 3 transformers would otherwise average micro-batches, however long their answers are.
@@ -144,10 +146,18 @@ class TowerTrainer(SFTTrainer):
         """Say something to whoever watches the run."""
         print(line, flush=True)
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The micro-batches of a step; the time that it takes to get them is kept."""
+        began = time.perf_counter()
+        found = super().get_batch_samples(*args, **kwargs)
+        self.waited_s += time.perf_counter() - began
+        return found
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the rate of each tower to a row of the log; `learning_rate` is then the highest.
 
-        What steps have left on the device is read here, as the mean over all processes.
+        `wait_share` is the part of the time since the row before in which the next images were waited for. What steps
+        have left on the device is read here, as the mean over all processes.
         """
         for mode in self._metrics.values():
             for name, values in mode.items():
@@ -156,6 +166,10 @@ class TowerTrainer(SFTTrainer):
                     mode[name] = [float(self.accelerator.reduce(mean, "mean"))]
         groups = self.optimizer.param_groups if self.optimizer is not None and "learning_rate" in logs else []
         towers = {group["tower"]: float(group["lr"]) for group in groups if "tower" in group}
+        if "loss" in logs:
+            now = time.perf_counter()
+            logs["wait_share"] = round(self.waited_s / (now - self.logged_at), 4)
+            self.waited_s, self.logged_at = 0.0, now
         if towers:
             logs["learning_rate"] = max(towers.values())
             logs.update({f"learning_rate_{tower}": rate for tower, rate in towers.items()})
