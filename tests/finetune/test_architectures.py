@@ -234,7 +234,8 @@ class LookAtGradients(TrainerCallback):
 
 def placed(loaded: Loaded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The batch where the model is."""
-    return {name: tensor.to(loaded.placement.device) for name, tensor in batch.items()}
+    device = loaded.placement.device
+    return {name: value.to(device) for name, value in batch.items() if isinstance(value, torch.Tensor)}
 
 
 def gradient(trainer: Any, batches: list[Any]) -> torch.Tensor:

@@ -40,6 +40,16 @@ class Float8Linear(torch.nn.Linear):
         return out
 
 
+STEP = 16
+"""What both sides of a float8 matrix must be a multiple of on a GPU (torch._scaled_mm)."""
+
+
+def fitting(model: Any, names: Collection[str]) -> list[str]:
+    """Those of the layers that a GPU can multiply in float8; Qwen2.5-VL's vision tower has others, 3420 wide."""
+    layers = {name: model.get_submodule(name) for name in names}
+    return [name for name, m in layers.items() if m.in_features % STEP == 0 and m.out_features % STEP == 0]
+
+
 def to_float8_layers(model: Any, names: Collection[str]) -> None:
     """Replace the linear layers of these names, one after the other, so that few are in memory twice."""
     for name in names:

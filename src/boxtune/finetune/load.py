@@ -16,7 +16,7 @@ from boxtune.data.tiles import Tiling
 from boxtune.errors import ConfigError, Finding, ModelError
 from boxtune.finetune.chat import fit_family
 from boxtune.finetune.encode import Encoder
-from boxtune.finetune.float8 import require_float8, to_float8_layers
+from boxtune.finetune.float8 import fitting, require_float8, to_float8_layers
 from boxtune.finetune.patches import accept_bytes, check_patches
 from boxtune.finetune.pixels import load_image_processor, see_image
 from boxtune.finetune.processors import build_processor
@@ -138,6 +138,7 @@ def load_base(
         raise ModelError(f"the model cannot be loaded: {error}", where=str(source.folder), fix=fix) from error
     if placement.quantization == "fp8":
         require_float8(placement.device)
+        quantised = fitting(model, quantised)
         to_float8_layers(model, quantised)
     model.config.use_cache = False
     findings = avoid_packed_weights(model)

@@ -114,7 +114,8 @@ class Packer:
         seen: dict[str, Any] = {
             "image_cu_seqlens": borders,
             "image_max_seqlen": max(self.most_patches, int(sizes.max())),
-            "image_evenly": bool((sizes == sizes[0]).all()),
+            # Said to all layers of the tower: those that see windows have borders of their own, of other lengths.
+            "image_evenly": self.window is None and bool((sizes == sizes[0]).all()),
             "image_position_ids": get_vision_position_ids(grids, self.merge),
         }
         if self.window is not None:

@@ -97,7 +97,7 @@ class Load:
 
 
 def peak_bytes(shape: Shape, load: Load, micro: int, checkpointed: int) -> int:
-    """The most that is in use at once, in a batch as long as the longest of a few hundred of that many samples."""
+    """The most that is in use at once, in one of the longest batches of that many samples."""
     tokens, patches = _long_batch(load.tokens, micro), _long_batch(load.images, micro) * shape.merge**2
     grows = 1.0 if load.compiled else UNFUSED
     kept = grows * layer_bytes(shape, load.lora_rank)
@@ -138,7 +138,10 @@ def seconds(shape: Shape, load: Load, card: Card, micro: int, checkpointed: int)
 
 
 def _long_batch(lengths: Int[np.ndarray, " k"], micro: int) -> float:
-    """Tokens of one of the longest batches of a run: the mean and 3.5 deviations, at most all of the longest."""
+    """Tokens of one of the longest batches of a run: the mean and 3.5 deviations, at most all of the longest.
+
+    Of lengths with a long tail one batch in a hundred may be longer.
+    """
     if len(lengths) == 0:
         return 0.0
     spread = float(lengths.mean()) * micro + 3.5 * float(lengths.std()) * math.sqrt(micro)
@@ -149,7 +152,8 @@ def plan_step(shape: Shape, load: Load, card: Card, train: TrainSettings, num_ra
     """The fastest way to cut up a step that fits into the card, within what the settings leave open."""
     assert train.effective_batch
     share = max(1, train.effective_batch // num_ranks)
-    micros = [train.micro_batch] if train.micro_batch else [n for n in range(1, min(share, 64) + 1) if share % n == 0]
+    micros = [n for n in range(1, min(share, train.micro_batch or 64) + 1) if share % n == 0]
+    micros = micros[-1:] if train.micro_batch else micros  # what `share_batch` makes of it
     ways = {"on": [shape.layers], "off": [0], "auto": list(range(shape.layers + 1))}[train.checkpointing]
     room = USABLE * card.memory
     best: tuple[float, int, int] | None = None

@@ -89,7 +89,8 @@ def score_tokens(
         return F.cross_entropy(logits.float(), targets, reduction="sum"), right, entropy
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
-    loss, right, entropy = _FrozenHead.apply(hidden.to(dtype), head.weight.to(dtype), head.bias, targets)
+    bias = None if head.bias is None else head.bias.to(dtype)
+    loss, right, entropy = _FrozenHead.apply(hidden.to(dtype), head.weight.to(dtype), bias, targets)
     return loss, right, entropy
 
 

@@ -43,14 +43,16 @@ def split_batch(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
 
 def _rows(batch: Mapping[str, Any], packing: Mapping[str, Any], begin: int, end: int) -> dict[str, Any]:
     cuts = packing[CUTS]
+    own: dict[str, Any] = {CUTS: {name: (d, s[begin:end]) for name, (d, s) in cuts.items() if any(s[begin:end])}}
     part: dict[str, Any] = {}
     for name, value in batch.items():
-        if name in cuts:
+        if name in own[CUTS]:
             dim, sizes = cuts[name]
             part[name] = value.narrow(dim, sum(sizes[:begin]), sum(sizes[begin:end]))
+        elif name in cuts:
+            continue  # none of these samples has an image: then the collator says nothing of images
         elif isinstance(value, torch.Tensor):
             part[name] = value[begin:end]
-    own: dict[str, Any] = {CUTS: {name: (dim, sizes[begin:end]) for name, (dim, sizes) in cuts.items()}}
     if "keep" in packing:
         lengths = packing["lengths"][begin:end]
         width = max(sum(pair) for pair in lengths)

@@ -4,6 +4,7 @@ for the device between two logs, halved batches where memory runs out, a rate fo
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +31,8 @@ class TowerTrainer(SFTTrainer):
     twice, each time in half of the steps: first for vision and projector, then for the language tower; the rate of the
     others is 0 meanwhile. Weights of the base that are trained themselves are kept in checkpoints beside the adapter.
     """
+
+    _total_train_tokens: int
 
     def __init__(
         self, *args: Any, family: Family, rates: Mapping[Any, float] | None, two_stage: bool, **more: Any
@@ -116,10 +119,16 @@ class TowerTrainer(SFTTrainer):
         size = inputs["input_ids"].shape[0]
         while True:
             kept = _take_gradients(self.model) if self.accelerator.num_processes == 1 else {}
+            tokens = self._total_train_tokens
+            said_before = {name: list(said) for name, said in self._metrics["train"].items()}
             try:
                 loss = self._step_in_parts(model, inputs, num_items_in_batch)
             except torch.OutOfMemoryError as error:
                 _put_gradients(self.model, kept)
+                # What was broken off may have been counted already.
+                self._total_train_tokens = tokens
+                self._metrics["train"].clear()
+                self._metrics["train"].update(said_before)
                 if self.accelerator.num_processes > 1 or self.parts >= size:
                     raise _out_of_memory(size, self.accelerator.num_processes) from error
             else:
@@ -128,10 +137,11 @@ class TowerTrainer(SFTTrainer):
             self.parts *= 2
             gc.collect()
             torch.cuda.empty_cache()
+            fewer = math.ceil(size / self.parts)
             self.tell(
                 f"out of memory at step {self.state.global_step + 1} with {size} images at once: the step is done "
-                f"again {max(1, size // self.parts)} at a time, and so are all after it; effective batch and gradients "
-                f"stay (train.micro_batch={max(1, size // self.parts)} spares the second try)"
+                f"again {fewer} at a time, and so are all after it; effective batch and gradients stay "
+                f"(train.micro_batch={fewer} spares the second try)"
             )
 
     def _step_in_parts(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
@@ -146,10 +156,10 @@ class TowerTrainer(SFTTrainer):
         """Say something to whoever watches the run."""
         print(line, flush=True)
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The micro-batches of a step; the time that it takes to get them is kept."""
         began = time.perf_counter()
-        found = super().get_batch_samples(*args, **kwargs)
+        found = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.waited_s += time.perf_counter() - began
         return found
 

@@ -1,0 +1,118 @@
+"""What a packed step says of itself is what TRL's own loss says of the same batch, padded."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trained import build_squares_trainer, make_batch
+from trl import SFTTrainer
+
+METRICS = {"entropy", "mean_token_accuracy", "num_tokens"}
+
+
+@pytest.fixture()
+def trainer(load_tiny: Any, squares: Path, tmp_path: Path) -> Any:
+    torch.manual_seed(0)
+    made = build_squares_trainer(load_tiny(), squares, tmp_path, micro_batch=2, effective_batch=4)
+    for name, parameter in made.model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return made
+
+
+def said(trainer: Any, batch: dict[str, Any], num: Any, *, by_trl: bool) -> tuple[float, dict[str, list[float]]]:
+    """The loss of a batch, and the metrics that it leaves."""
+    mode = "train" if trainer.model.training else "eval"
+    trainer._metrics[mode].clear()
+    trainer._total_train_tokens = 100
+    if by_trl:
+        padded = {name: value for name, value in batch.items() if name != "packing"}
+        loss = SFTTrainer.compute_loss(trainer, trainer.model, padded, num_items_in_batch=num)
+    else:
+        loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=num)
+    found = {name: [float(value) for value in values] for name, values in trainer._metrics[mode].items()}
+    return float(loss.detach()), found
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("accumulates", [True, False])
+def test_loss_and_metrics_are_trls(trainer: Any, training: bool, accumulates: bool) -> None:
+    trainer.model.train(training)
+    batch = make_batch(trainer, range(5))
+    assert "keep" in batch["packing"] and batch["attention_mask"].min() == 0
+    num = 3 * (batch["labels"] != -100).sum() if accumulates else None
+    (loss, metrics), (wanted, right) = (said(trainer, batch, num, by_trl=by_trl) for by_trl in (False, True))
+    assert math.isclose(loss, wanted, rel_tol=1e-5)
+    assert metrics.keys() == right.keys() == METRICS
+    for name, values in right.items():
+        assert len(values) == len(metrics[name]) == 1
+        assert math.isclose(metrics[name][0], values[0], rel_tol=1e-5), name
+    assert (metrics["num_tokens"][0] > 100) == training
+    assert 0 < metrics["mean_token_accuracy"][0] < 1
+
+
+def test_a_batch_without_packing_goes_trls_way(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard hands in batches that it has changed."""
+    batch = make_batch(trainer, range(3))
+    wanted = said(trainer, batch, None, by_trl=True)
+    bare = {name: value for name, value in batch.items() if name != "packing"}
+    assert said(trainer, bare, None, by_trl=False) == wanted
+    cut = {**bare, "packing": {"cuts": batch["packing"]["cuts"]}}
+    assert said(trainer, cut, None, by_trl=False) == wanted
+    monkeypatch.setattr(SFTTrainer, "compute_loss", lambda *_, **__: pytest.fail("went to TRL"))
+    assert math.isclose(said(trainer, batch, None, by_trl=False)[0], wanted[0], rel_tol=1e-5)
+
+
+def test_gradients_are_those_of_trl(trainer: Any) -> None:
+    trainer.model.train()
+    batch, found = make_batch(trainer, range(4)), []
+    for packed in (True, False):
+        trainer.model.zero_grad()
+        loss = trainer.compute_loss(
+            trainer.model, {name: value for name, value in batch.items() if packed or name != "packing"}
+        )
+        loss.backward()
+        found.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]))
+    assert float((found[0] - found[1]).norm() / found[1].norm()) < 1e-4
+
+
+def test_what_stays_on_the_device_is_read_when_it_is_logged(trainer: Any) -> None:
+    metrics = trainer._metrics["train"]
+    metrics["entropy"] = [torch.tensor(1.0), torch.tensor(4.0)]
+    metrics["mean_token_accuracy"] = [0.25, 0.75]
+    trainer.model.train()
+    logs = {"loss": 1.0}
+    trainer.log(logs)
+    row = trainer.state.log_history[-1]
+    assert (row["entropy"], row["mean_token_accuracy"]) == (2.5, 0.5)
+    assert all(isinstance(row[name], float) for name in ("entropy", "mean_token_accuracy"))
+
+
+@pytest.mark.slow
+def test_a_packed_run_is_a_padded_run(load_tiny: Any, squares: Path, tmp_path: Path) -> None:
+    """Row by row of the log, evaluation included, and to the same adapter."""
+    runs = []
+    for packing in ("auto", "off"):
+        torch.manual_seed(0)
+        trainer = build_squares_trainer(
+            load_tiny(), squares, tmp_path / packing, micro_batch=2, effective_batch=4, packing=packing
+        )
+        trainer.args.eval_strategy, trainer.args.eval_on_start = "steps", True
+        trainer.train()
+        weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters() if p.requires_grad])
+        runs.append((trainer.state.log_history, weights))
+    (rows, weights), (wanted, right) = runs
+    assert len(rows) == len(wanted) >= 4
+    compared = 0
+    for row, other in zip(rows, wanted, strict=True):
+        assert row.keys() == other.keys()
+        for name in (key for key in row if not re.search("runtime|per_second|flos|wait", key)):
+            assert math.isclose(row[name], other[name], rel_tol=1e-4), name
+            compared += 1
+    # Where a gradient is nearly nothing Adam's first steps go by its sign, which rounding may turn.
+    assert compared > 20 and float(((weights - right).abs() > 1e-5).float().mean()) < 0.01
