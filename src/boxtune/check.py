@@ -8,7 +8,7 @@ from typing import Any
 
 from boxtune import run
 from boxtune.config import read_settings
-from boxtune.data import Target, build_epochs, build_samples, choose_valid, inspect_dataset, prepare_data
+from boxtune.data import build_epochs, build_samples, choose_valid
 from boxtune.errors import DataError, Finding, NotLearningError, UndecidedError
 
 
@@ -24,13 +24,8 @@ def check(recipe: str | Path | None = None, /, **settings: Any) -> list[Finding]
     from boxtune.finetune.adapters import free_weights
 
     asked = read_settings(None if recipe is None else Path(recipe), settings)
-    whole = prepare_data(asked.settings.data, seed=asked.settings.seed)
-    source = run.find_source(asked.settings.model, asked.settings.family)
-    resolved = asked.with_values(*run.model_defaults(source))
-    chosen, image = resolved.settings, resolved.settings.image
-    budget = image.min_pixels, image.max_pixels
-    target = Target.of_model(source.family, budget, ref=source.ref, folder=source.folder, config=source.config)
-    print(resolved.as_yaml(), inspect_dataset(whole, target).as_text(), "", sep="\n", flush=True)
+    whole, source, resolved = run.open_input(asked)
+    chosen = resolved.settings
     base, dataset = run.load_model(source, chosen, build_samples(whole, chosen.data))
 
     def refuse(sample: Any, error: DataError) -> None:

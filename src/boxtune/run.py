@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from boxtune import launch
 from boxtune.artifacts import RunFolder, cache_folder, read_json, write_json
-from boxtune.config import read_settings
+from boxtune.config import Resolved, read_settings
 from boxtune.data import (
     Dataset,
     Sample,
-    Target,
     build_epochs,
     build_samples,
     build_tiling,
@@ -72,9 +71,8 @@ def train(recipe: str | Path | None = None, /, **settings: Any) -> Run:
     """Tune a model on a data set, and prove it: the run, with its adapter, scores, pictures and ledger on disk.
 
     `settings` are leaf names (`epochs=1`), full paths (`**{"train.epochs": 1}`) or groups (`train={"epochs": 1}`);
-    `model` and `data` are needed, here or in the recipe. Raises UserError where the input is wrong and
-    NotLearningError where the run does not learn what it should. On several GPUs (`devices`) it starts the processes
-    itself, and waits for them; under torchrun or accelerate it is one of them.
+    `model` and `data` are needed, here or in the recipe. On several GPUs (`devices`) it starts the processes itself.
+    Raises UserError where the input is wrong and NotLearningError where the run does not learn what it should.
     """
     if not launch.is_rank():
         return _train(recipe, settings)
@@ -92,15 +90,8 @@ def _train(recipe: str | Path | None, settings: Mapping[str, Any]) -> Run:
     from boxtune.finetune import bind, build_card, open_folder, ranks, read_environment
     from boxtune.finetune.callbacks import StopInTime
 
-    whole = prepare_data(asked.settings.data, seed=asked.settings.seed)
-    source = find_source(asked.settings.model, asked.settings.family)
-    resolved = asked.with_values(*model_defaults(source))
-    budget = resolved.settings.image.min_pixels, resolved.settings.image.max_pixels
-    target = Target.of_model(source.family, budget, ref=source.ref, folder=source.folder, config=source.config)
-    print(resolved.as_yaml(), inspect_dataset(whole, target).as_text(), "", sep="\n", flush=True)
-
-    dataset = build_samples(whole, asked.settings.data)
-    base, dataset = load_model(source, resolved.settings, dataset)
+    whole, source, resolved = open_input(asked)
+    base, dataset = load_model(source, resolved.settings, build_samples(whole, asked.settings.data))
     card = build_card(base.loaded, base.encoder, base.max_new_tokens, asked.settings.data.classes)
     bound = bind(dataset, base.talk, card["base_fingerprint"])
     ranks.require_same({"settings": dict(resolved.values()), "data or base": bound, "versions or prompt": card})
@@ -113,7 +104,6 @@ def _train(recipe: str | Path | None, settings: Mapping[str, Any]) -> Run:
     if sheet := ranks.first_does(show):
         journal.say(f"training images as they are shown: {sheet}")
     scored = whole.splits[data.split]
-
     with StopInTime(resolved.settings.train.hours) as stop:
         untuned = predict_base(base, scored, card, resolved.settings, journal, stop)
         train_adapter(base, dataset, card, resolved.settings, checkpoint, journal, stop)
@@ -127,6 +117,16 @@ def _train(recipe: str | Path | None, settings: Mapping[str, Any]) -> Run:
     return run
 
 
+def open_input(asked: Resolved) -> tuple[Dataset, ModelSource, Resolved]:
+    """The data set, the model and all settings, those of the model too; what they are is printed."""
+    whole = prepare_data(asked.settings.data, seed=asked.settings.seed)
+    source = find_source(asked.settings.model, asked.settings.family)
+    resolved = asked.with_values(*_model_defaults(source))
+    seen = inspect_dataset(whole, source.target(resolved.settings.image))
+    print(resolved.as_yaml(), seen.as_text(), "", sep="\n", flush=True)
+    return whole, source, resolved
+
+
 def find_source(model: str, family: str | None = None) -> ModelSource:
     """Where the model lies and what family it is of, or is said to be of."""
     from boxtune.finetune import find_model
@@ -135,7 +135,7 @@ def find_source(model: str, family: str | None = None) -> ModelSource:
     return find_model(model_folder(), ref_as=TINY) if model == TINY else find_model(model, family=family)
 
 
-def model_defaults(source: ModelSource) -> tuple[dict[str, Any], str]:
+def _model_defaults(source: ModelSource) -> tuple[dict[str, Any], str]:
     from boxtune.tiny.model import DEFAULTS
 
     defaults = DEFAULTS if source.ref == TINY else source.family.defaults_for(source.config)

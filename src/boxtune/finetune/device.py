@@ -10,8 +10,9 @@ from boxtune.finetune import ranks
 from boxtune.finetune.adapters import RECIPES, Plan
 from boxtune.finetune.lengths import Longest
 from boxtune.finetune.load import Loaded
-from boxtune.finetune.planner import GIB, SMALL_BATCH, Card, Load, StepPlan, plan_step, read_shape
+from boxtune.finetune.planner import GIB, SMALL_BATCH, Card, Load, StepPlan, has_shape, plan_step, read_shape
 from boxtune.finetune.quantization import tower_of
+from boxtune.finetune.quicken import language_layers
 from boxtune.settings import Settings
 
 PROBED = 4096
@@ -19,13 +20,14 @@ PROBED = 4096
 
 
 def plan_training(loaded: Loaded, adapter: Plan, longest: Longest, settings: Settings) -> StepPlan:
-    """How a step is cut up, printed, the same on all ranks; on a CPU a small micro-batch, without a prediction."""
+    """How a step is cut up, printed, the same on all ranks; a small micro-batch where nothing can be predicted."""
     train = settings.train
     assert train.effective_batch
-    if loaded.placement.device.type != "cuda" or not len(longest.train):
-        step = small_step(loaded, settings)
-        share = train.effective_batch // ranks.num_ranks()
-        print(f"plan: up to {step.micro_batch} images at once, {share} a step; a CPU is not planned for\n", flush=True)
+    on_card = loaded.placement.device.type == "cuda"
+    if not on_card or not has_shape(loaded.model.config):
+        step, share = small_step(loaded, settings), train.effective_batch // ranks.num_ranks()
+        why = "this family's memory is not known" if on_card else "a CPU is not planned for"
+        print(f"plan: up to {step.micro_batch} images at once, {share} a step; {why}\n", flush=True)
         return step
     family, recipe = loaded.source.family, RECIPES[settings.adapter.recipe or "language"]
     towers: dict[str, list[str]] = {"language": [], "vision": []}
@@ -53,8 +55,10 @@ def plan_training(loaded: Loaded, adapter: Plan, longest: Longest, settings: Set
 
 
 def small_step(loaded: Loaded, settings: Settings) -> StepPlan:
-    """A few images at once, every layer computed once unless the settings say otherwise."""
-    again = loaded.model.config.get_text_config().num_hidden_layers if settings.train.checkpointing == "on" else 0
+    """A few images at once; on a GPU, whose memory is then not reckoned with, every layer is computed twice."""
+    on_card, asked = loaded.placement.device.type == "cuda", settings.train.checkpointing
+    twice = asked == "on" or (asked == "auto" and on_card)
+    again = len(language_layers(loaded.model, loaded.source.family)) if twice else 0
     micro = settings.train.micro_batch or SMALL_BATCH
     return StepPlan(micro_batch=micro, checkpointed=again, peak=0, samples_s=0.0, reasons=())
 

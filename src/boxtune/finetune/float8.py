@@ -1,8 +1,7 @@
-"""Frozen linear layers whose weights are float8, multiplied in float8: twice the rate of bf16 from Ada and Hopper on.
+"""Frozen linear layers whose weights are float8, multiplied in float8: up to twice the rate of bf16 on Ada and Hopper.
 
 Weights are scaled by row when the model is loaded; what comes in is scaled by row at each call (Micikevicius
-et al., arXiv 2209.05433). Adapters on such a layer compute in the model's own precision. What it costs in quality
-stands in docs/speed.md.
+et al., arXiv 2209.05433). Adapters on such a layer compute in the model's own precision.
 """
 
 from __future__ import annotations

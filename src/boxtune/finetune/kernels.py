@@ -1,7 +1,7 @@
 """Three kernels for CUDA cards: NF4 weights to dense ones, rows of activations to float8, dropout from a seed.
 
 All only move bytes, and do it in one pass. bitsandbytes first writes the block maxima out and then the weights, at a
-quarter of the card's bandwidth; torch reads and writes a row six times to make it float8 (H200, docs/speed.md).
+quarter of the card's bandwidth; torch goes over a row several times to make it float8 (H200, docs/speed.md).
 Triton comes with torch wherever there is CUDA.
 """
 

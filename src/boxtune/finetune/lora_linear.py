@@ -1,14 +1,15 @@
 """y = x W^T + bias + scale (z A^T) B^T as one operator, with W dense, in NF4 or in float8, and a backward of its own.
 
-PEFT and bitsandbytes do the same in seven passes over the activations, and keep what the backward does not need. Here
+PEFT and bitsandbytes do the same in several operators, and keep what the backward does not need. Here
 
 - the adapter's product is added by the matrix product itself (`addmm_`, no tensor of its own);
 - W is dequantised once for the forward and once for the backward, and neither copy is kept;
 - dropout keeps neither what it leaves of x nor what it dropped: both come again from a seed;
 - for torch.compile the whole is one opaque node, so that it cannot decide to keep a dequantised W.
 
-Only A and B get gradients; W and bias are frozen. Measured on an H200 (Qwen2-VL-7B, NF4, 8 images; docs/speed.md):
-the forward and backward of one 18944 x 3584 layer with LoRA of rank 64 take 1.1 times what the bare products take.
+Only A and B get gradients; W and bias are frozen. On an H200 (10,736 rows, bf16, rank 64) the adapter makes the product
+with a layer of 18944 x 3584 take 1.22 times as long, with one of 3584 x 18944 1.07 times; added as a tensor of its own
+1.25 and 1.18 times.
 """
 
 from __future__ import annotations

@@ -23,13 +23,13 @@ USABLE = 0.9
 BYTES_PER_TRAINED = 12
 """Weight and both moments of AdamW in fp32. Gradients come while activations go, and are no part of the peak."""
 UNFUSED = 1.35
-"""What eager layers keep, as a multiple of what compiled ones do (65 against 51 GB, H200)."""
+"""What eager layers keep, as a multiple of what compiled ones do (65 against 51 GB with weights, in a trial, H200)."""
 RATES = {"language": 0.62, "vision": 0.55, "fp8": 1.2}
 """Shares of the card's rate for dense products that the towers reach, and what float8 multiplies the first two by."""
 HOST_S = {"language": 0.008, "vision": 0.004, "step": 0.06}
 """Seconds that the host needs to launch a layer's forward and backward, and around a micro-batch (H200's host)."""
 SMALL_BATCH = 2
-"""Images at once where nothing is planned: on CPUs, where more bring nothing."""
+"""Images at once where nothing is planned: on CPUs, where more bring nothing, and for families without a shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +192,13 @@ def _told(shape: Shape, load: Load, card: Card, share: int, each: float, micro: 
         reasons=tuple(reasons),
         longest=2 ** math.ceil(math.log2(load.tokens.max())),
     )
+
+
+def has_shape(config: Any) -> bool:
+    """Whether a model's config says what `read_shape` needs; those of Florence-2 and Kosmos-2 have other words."""
+    text = config.get_text_config()
+    needed = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+    return all(getattr(text, name, None) for name in needed)
 
 
 def read_shape(model: Any, layers: Sequence[str], vision: Sequence[str]) -> Shape:

@@ -5,7 +5,7 @@
 3. the layers of both towers are compiled, one graph for all layers of a kind (`torch.compile`, dynamic lengths);
 4. the forward scores packed batches (`scoring`).
 
-Every piece leaves names, parameters and what is saved as they are. Measured one after the other in docs/speed.md.
+Every piece leaves names, parameters and what is saved as they are. What they bring stands in docs/speed.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from boxtune.families import Family
 from boxtune.finetune.attention import NAME, register_attention
 from boxtune.finetune.float8 import Float8Linear
-from boxtune.finetune.lora_linear import frozen_linear, lora_linear, stored
+from boxtune.finetune.lora_linear import BLOCK, OUTER_BLOCK, frozen_linear, lora_linear, stored
 from boxtune.finetune.quantization import tower_of
 from boxtune.finetune.scoring import install_scoring
 
@@ -104,8 +104,10 @@ def _is_plain_lora(module: Any) -> bool:
 
 def _is_nf4(module: Any) -> bool:
     state = getattr(getattr(module, "weight", None), "quant_state", None)
+    if state is None or state.quant_type != "nf4":
+        return False
     # With blocks of another size the operator would read other weights.
-    return state is not None and state.quant_type == "nf4" and state.blocksize == 64
+    return state.blocksize == BLOCK and (not state.nested or state.state2.blocksize == OUTER_BLOCK)
 
 
 def _lora_forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -203,20 +205,26 @@ def _mark_lengths(hidden: torch.Tensor, kwargs: dict[str, Any]) -> None:
             maybe_mark_dynamic(kwargs[name], 0)
 
 
+def language_layers(base: Any, family: Family) -> list[Any]:
+    """The layers of the language tower that transformers can compute twice."""
+    return [layer for layer, tower in _layers(base, family) if tower == "language"]
+
+
+def _layers(base: Any, family: Family) -> list[tuple[Any, str | None]]:
+    named = base.named_modules()
+    return [(m, tower_of(f"{name}.weight", family)) for name, m in named if isinstance(m, GradientCheckpointingLayer)]
+
+
 def checkpoint_layers(base: Any, family: Family, num: int) -> None:
     """Of the language tower's layers compute `num` twice, evenly spread, and of other towers all that are trained.
 
     transformers turns checkpoints on for every layer of every tower, also of frozen ones, which keep nothing anyway,
     and lets embeddings require a gradient, so that a frozen vision tower is run backward for nothing.
     """
-    layers: list[tuple[Any, bool]] = []
-    for name, module in base.named_modules():
-        if isinstance(module, GradientCheckpointingLayer):
-            layers.append((module, tower_of(f"{name}.weight", family) == "language"))
-    language = [module for module, is_language in layers if is_language]
+    language = language_layers(base, family)
     for place, layer in enumerate(language):
         layer.gradient_checkpointing = (place + 1) * num // len(language) > place * num // len(language)
-    for module, is_language in layers:
-        if not is_language:
-            module.gradient_checkpointing = num > 0 and any(p.requires_grad for p in module.parameters())
-        module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    for layer, tower in _layers(base, family):
+        if tower != "language":
+            layer.gradient_checkpointing = num > 0 and any(p.requires_grad for p in layer.parameters())
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)

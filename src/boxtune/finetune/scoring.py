@@ -3,7 +3,7 @@
 `install_scoring` gives a model's forward a second way: with `score=True` and a batch's `packing` it runs the backbone
 on one row of all samples, and the output layer where an answer's token is to be said. It is the forward that changes
 and not the trainer's call, so that DDP and its like, which work in the forward of the wrapped model, see every step.
-Scoring 3 % of the tokens instead of all saves 1.2 GB of logits a sample at 1,342 tokens and a vocabulary of 152,064.
+Scoring 40 of 1,342 tokens saves 0.4 GB of logits in bf16, and twice that in fp32, at a vocabulary of 152,064.
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boxtune.data.target import Target
 from boxtune.errors import ModelError, name_some
 from boxtune.families import Family, require_family
+from boxtune.settings import ImageSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,11 @@ class ModelSource:
         """Longest sequence in tokens that the model has positions for."""
         text = self.config.get("text_config") or self.config
         return int(text.get("max_position_embeddings") or self.config.get("max_position_embeddings") or 32768)
+
+    def target(self, image: ImageSettings) -> Target:
+        """Whose eyes the data is seen with: this model's, under an image budget that is settled."""
+        budget = image.min_pixels, image.max_pixels
+        return Target.of_model(self.family, budget, ref=self.ref, folder=self.folder, config=self.config)
 
 
 def find_model(ref: str | Path, *, ref_as: str | None = None, family: str | None = None) -> ModelSource:

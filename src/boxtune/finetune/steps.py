@@ -93,7 +93,6 @@ class TowerTrainer(SFTTrainer):
         """The loss of a packed batch as its forward scores it, without waiting for the device; of others TRL's."""
         packing = inputs.get(PACKING, {})
         if "keep" not in packing:
-            # Looked for once more since the guard may hand a batch in that it has changed.
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         mode = "train" if self.model.training else "eval"
         said = model(**inputs, score=True)
@@ -105,6 +104,7 @@ class TowerTrainer(SFTTrainer):
         self._metrics[mode]["entropy"].append(said["entropy"] / said["num"])
         self._metrics[mode]["mean_token_accuracy"].append(said["right"] / said["num"])
         if mode == "train":
+            # As if every rank had as many: to add them up would make each wait for the others.
             self._total_train_tokens += packing["keep"].shape[0] * self.accelerator.num_processes
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
         return (loss, said) if return_outputs else loss
