@@ -8,10 +8,12 @@
 Keys of `run`: batch=8 (images in an optimizer step), steps=12, images=same (or mixed: 8 sizes, answers of 20 to 600
 tokens), and any setting (micro_batch=8, memory_gb=24, quantization=fp8, checkpointing=on, compile=off, dropout=0, ...).
 What is left open is planned as a run plans it. system=trl: TRL's own step over the same samples, arguments, weights and
-fp32 adapters. The work is that of
-shared/bench/step_time_peers.py: images of 70 x 72 patches (1,260 visual tokens), 40 tokens of prompt, 40 of answer,
-LoRA of rank 64 on the language tower. Times are of whole optimizer steps in the trainer's own loop, each ended by a
-synchronisation; median of all but the first four.
+fp32 adapters; system=stock: with adapters as TRL leaves them. trace=FILE records the last three steps and counts how
+often the host waits for the device. Under torchrun every rank does its share; `batch` is that of all.
+
+The work is that of shared/bench/step_time_peers.py: images of 70 x 72 patches (1,260 visual tokens), 40 tokens of
+prompt, 40 of answer, LoRA of rank 64 on the language tower. Times are of whole optimizer steps in the trainer's own
+loop, each ended by a synchronisation; median of all but the first four.
 """
 
 from __future__ import annotations
@@ -31,10 +33,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 import numpy as np
-import story
 import torch
 from datasets import Dataset
-from seven_b import SHAPE
+from seven_b import SHAPE, write_seven_b
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
@@ -55,11 +56,12 @@ from boxtune.finetune.collate import Example, Layout, collate_for_training, toke
 from boxtune.finetune.collator import TrainingCollator
 from boxtune.finetune.packing import PACKING
 from boxtune.finetune.planner import StepPlan
+from boxtune.finetune.ranks import joined, num_ranks
 from boxtune.finetune.split import CUTS, cuts_of
 from boxtune.finetune.trainer import build_arguments
 from boxtune.guard import watch_adapter
 from boxtune.settings import Settings
-from boxtune.tiny.model import build_image_processor, model_folder
+from boxtune.tiny.model import model_folder
 
 GPU = torch.cuda.is_available()
 SAME = ((70, 72, 40),)
@@ -75,19 +77,12 @@ LIMIT_TFLOPS = 798.0
 
 
 SMALL: dict[str, Any] = {
+    **SHAPE,
     "text_config": {**SHAPE["text_config"], "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
     | {"num_attention_heads": 2, "num_key_value_heads": 1},
     "vision_config": {**SHAPE["vision_config"], "depth": 2, "embed_dim": 64, "hidden_size": 256, "num_heads": 2},
 }
 """A shape of two layers each, to try this file on a CPU."""
-
-
-def make(folder: Path, *, small: bool = False) -> None:
-    """Weights, tokenizer and image processor."""
-    SHAPE.update(SMALL if small else {})
-    story.make(str(folder))
-    story.build_tokenizer().save_pretrained(folder)
-    build_image_processor().save_pretrained(folder)
 
 
 def examples_of(num: int, sizes: Sequence[tuple[int, int, int]], tokenizer: Any) -> list[Example]:
@@ -131,25 +126,52 @@ class Fixed(TrainingCollator):
 
 
 class Timer(TrainerCallback):
-    """Seconds of each optimizer step, and the losses."""
+    """Seconds of each optimizer step, and the losses. With `trace`, what the last three steps do is recorded there."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int, trace: str | None) -> None:
         self.seconds: list[float] = []
         self.losses: list[float] = []
+        self.traced = (steps - 3, steps) if trace else None
+        self.trace = trace
+        self.waits: dict[str, float] = {}
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        torch.accelerator.synchronize() if GPU else None
+        if self.traced is None or state.global_step <= self.traced[0]:
+            torch.accelerator.synchronize() if GPU else None
+        if self.traced is not None and state.global_step == self.traced[0]:
+            self.profiler = torch.profiler.profile(acc_events=True)
+            self.profiler.start()
         self.started = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        torch.accelerator.synchronize() if GPU else None
-        self.seconds.append(time.perf_counter() - self.started)
+        if self.traced is None or state.global_step <= self.traced[0]:
+            torch.accelerator.synchronize() if GPU else None
+            self.seconds.append(time.perf_counter() - self.started)
         if len(self.seconds) == 3 and GPU:
             torch.cuda.reset_peak_memory_stats()
+        if self.traced is not None and state.global_step == self.traced[1]:
+            self.profiler.stop()
+            self.waits = waits_of(self.profiler, self.traced[1] - self.traced[0])
+            self.profiler.export_chrome_trace(self.trace or "")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" in (logs or {}):
             self.losses.append(round(logs["loss"], 5))
+
+
+WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")
+
+
+def waits_of(profiler: Any, steps: int) -> dict[str, float]:
+    """How often in a step the host waited for the device, by what; and the share of the time the device worked."""
+    counts = {event.key: event.count / steps for event in profiler.key_averages() if event.key in WAITS}
+    # The profiler itself waits once, at its end.
+    counts["cudaDeviceSynchronize"] = counts.get("cudaDeviceSynchronize", 1 / steps) - 1 / steps
+    kernels = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    if kernels:
+        begin, end = min(k.time_range.start for k in kernels), max(k.time_range.end for k in kernels)
+        counts["busy"] = sum(k.time_range.elapsed_us() for k in kernels) / (end - begin)
+    return {name: round(count, 3) for name, count in counts.items() if count}
 
 
 def least_tflop(example: Example) -> float:
@@ -168,7 +190,7 @@ def least_tflop(example: Example) -> float:
 def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
     """One configuration: what was measured."""
     batch, steps = int(asked.pop("batch", "8")), int(asked.pop("steps", "12"))
-    images, system = asked.pop("images", "same"), asked.pop("system", "boxtune")
+    images, system, trace = asked.pop("images", "same"), asked.pop("system", "boxtune"), asked.pop("trace", None)
     started = time.perf_counter()
     source = find_model(folder)
     defaults = source.family.defaults_for(source.config).as_settings()
@@ -188,12 +210,12 @@ def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
     lengths = [(len(example.prompt_ids), len(example.answer_ids)) for example in examples]
     longest = Longest(prompt=max(p for p, _ in lengths), answer=max(a for _, a in lengths), train=np.array(lengths))
     step = plan_training(loaded, plan, longest, resolved)
-    timer = Timer()
+    timer = Timer(steps, trace)
     with watch_adapter(lambda model: free_weights(model, plan)), tempfile.TemporaryDirectory() as checkpoints:
         collator: Any = Fixed(examples, layout)
         paths: Any = {"checkpoints": Path(checkpoints), "resuming": True}
-        if system == "trl":
-            trainer: Any = plain_trainer(loaded, plan, resolved, step, collator, timer, paths)
+        if system != "boxtune":
+            trainer: Any = plain_trainer(system, loaded, plan, resolved, step, collator, timer, paths)
         else:
             trainer = build_trainer(loaded, plan, resolved, collator, [timer], **paths, step=step)
         trainer.args.max_steps, trainer.args.eval_strategy, trainer.args.save_strategy = steps, "no", "no"
@@ -209,21 +231,30 @@ def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
         **{key: value for key, value in asked.items() if key != "quantization"},
         "step_s": round(seconds, 4),
         "samples_s": round(batch / seconds, 3),
-        "share_of_limit": round(tflop / seconds / LIMIT_TFLOPS, 3),
+        "share_of_limit": round(tflop / seconds / LIMIT_TFLOPS / num_ranks(), 3),
+        **({"ranks": num_ranks()} if num_ranks() > 1 else {}),
         "planned_gb": round(step.peak / 2**30, 2),
         "planned_s": round(step.samples_s, 2),
         "peak_gb": round(torch.cuda.max_memory_allocated() / 2**30, 2) if GPU else None,
         "weights_gb": round(weights_gb, 2),
         "load_s": round(load_s, 1),
         "first_step_s": round(timer.seconds[0], 1),
+        **({"waits": timer.waits} if trace else {}),
         "losses": timer.losses,
     }
 
 
 def plain_trainer(
-    loaded: Loaded, plan: Plan, settings: Settings, step: StepPlan, collator: Fixed, timer: Timer, paths: dict[str, Any]
+    system: str,
+    loaded: Loaded,
+    plan: Plan,
+    settings: Settings,
+    step: StepPlan,
+    collator: Fixed,
+    timer: Timer,
+    paths: dict[str, Any],
 ) -> SFTTrainer:
-    """TRL's SFTTrainer with the arguments of ours, its own checkpoints and loss, and adapters in fp32."""
+    """TRL's SFTTrainer with our arguments and its own checkpoints and loss: `trl` with fp32 adapters, or `stock`."""
     arguments = build_arguments(loaded, settings, step, collator.num_rows("train"), **paths)
     arguments.gradient_checkpointing = settings.train.checkpointing != "off"
     arguments.gradient_checkpointing_kwargs = {"use_reentrant": False}
@@ -237,7 +268,8 @@ def plain_trainer(
         peft_config=plan.config,
         callbacks=[timer],
     )
-    keep_fp32(trainer.model)
+    if system == "trl":
+        keep_fp32(trainer.model)
     return trainer
 
 
@@ -266,9 +298,11 @@ def main() -> None:
         return
     what, folder = sys.argv[1], Path(sys.argv[2])
     if what == "make":
-        make(folder, small=sys.argv[3:] == ["small"])
+        write_seven_b(folder, SMALL if sys.argv[3:] == ["small"] else SHAPE)
         return
-    print(json.dumps(run(folder, dict(word.split("=", 1) for word in sys.argv[3:]))), flush=True)
+    with joined():
+        found = run(folder, dict(word.split("=", 1) for word in sys.argv[3:]))
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

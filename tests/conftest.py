@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,14 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     # Workers that each take every core for torch are slower together than one alone.
     share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+
+if importlib.util.find_spec("triton") is not None:
+    # Triton compiles the source of its kernels, and finds another where their types are checked.
+    kernels = Path(__file__).resolve().parents[1] / "src" / "boxtune" / "finetune" / "kernels.py"
+    spec = importlib.util.spec_from_file_location("boxtune.finetune.kernels", kernels)
+    assert spec is not None and spec.loader is not None
+    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[spec.name])
 
 # Must stand before the first import of boxtune. Enforces `Float[np.ndarray, "n 4"]` and every other annotation.
 install_import_hook("boxtune", "runtime_types.checked")

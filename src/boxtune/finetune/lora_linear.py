@@ -143,7 +143,7 @@ def lora_linear_backward(
     if seed is None:
         grad_x.addmm_(through, a.to(grad.dtype))
     else:
-        grad_x.add_(_drop(through @ a.to(grad.dtype), seed, share))
+        _drop(through @ a.to(grad.dtype), seed, share, onto=grad_x)
     return grad_x.view(x.shape), grad_a, grad_b
 
 
@@ -164,17 +164,23 @@ def _(
     return grad.new_empty(x.shape if needs_x else (0,)), torch.empty_like(a), torch.empty_like(b)
 
 
-def _drop(rows: torch.Tensor, seed: torch.Tensor | None, share: float) -> torch.Tensor:
-    """rows (n, width) with that share of its numbers 0 and the others larger for it; the same for the same seed."""
+def _drop(
+    rows: torch.Tensor, seed: torch.Tensor | None, share: float, onto: torch.Tensor | None = None
+) -> torch.Tensor:
+    """rows (n, width) with that share of its numbers 0 and the others larger for it; the same for the same seed.
+
+    With `onto` (n, width) it is added to that, in place.
+    """
     if seed is None:
         return rows
     if rows.is_cuda and TRITON:
         from boxtune.finetune.kernels import drop
 
-        return drop(rows, seed, share)
+        return drop(rows, seed, share, onto)
     source = torch.Generator(rows.device).manual_seed(int(seed))
     kept = torch.rand(rows.shape, generator=source, device=rows.device) >= share
-    return rows * kept / (1 - share)
+    dropped = rows * kept / (1 - share)
+    return dropped if onto is None else onto.add_(dropped)
 
 
 def _keep_frozen(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:

@@ -2,7 +2,8 @@
 
 1. linear layers with LoRA, and frozen quantised ones, go through one operator each (`lora_linear`);
 2. attention keeps samples apart in one row without padding (`attention`);
-3. the layers of both towers are compiled, one graph for all layers of a kind (`torch.compile`, dynamic lengths);
+3. while training the layers of both towers are compiled, one graph for all layers of a kind and all lengths
+   (`torch.compile`); evaluations, whose graphs would be others, go without;
 4. the forward scores packed batches (`scoring`).
 
 Every piece leaves names, parameters and what is saved as they are. What they bring stands in docs/speed.md.
@@ -10,18 +11,22 @@ Every piece leaves names, parameters and what is saved as they are. What they br
 
 from __future__ import annotations
 
+import hashlib
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch._inductor.config
 from torch._dynamo import maybe_mark_dynamic
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from boxtune.families import Family
+from boxtune.finetune import lora_linear as lora_linear_module
 from boxtune.finetune.attention import NAME, register_attention
 from boxtune.finetune.float8 import Float8Linear
 from boxtune.finetune.lora_linear import BLOCK, OUTER_BLOCK, frozen_linear, lora_linear, stored
@@ -162,15 +167,38 @@ def _compile_layers(base: Any, undos: list[Callable[[], None]]) -> int:
     """Compile the layers that transformers marks as repeated, for calls with packed samples; others run as before."""
     num = 0
     made: dict[Any, Callable[..., Any]] = {}
+    _let_graphs_be_kept()
     for layer in base.modules():
         if not isinstance(layer, GradientCheckpointingLayer):
             continue
         kind: Any = type(layer)
         if kind not in made:
             made[kind] = _compiled_forward(kind)
+            if any(parameter.requires_grad for parameter in layer.parameters()):
+                undos.append(layer.register_forward_pre_hook(_with_gradient).remove)
         _override(layer, made[kind], undos)
         num += 1
     return num
+
+
+def _with_gradient(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The first layer gets an input with a gradient, as the others do: one graph then fits it too."""
+    hidden, *others = inputs
+    if not torch.is_grad_enabled() or hidden.requires_grad:
+        return None
+    return (hidden.detach().requires_grad_(), *others)
+
+
+def _let_graphs_be_kept() -> None:
+    """Let torch keep what it makes of a layer on disk, for the next run: a choice of attention kernels forbids it.
+
+    `sdpa_kernel` only reads its arguments, which are part of the graph. What is kept holds the operators' backward as
+    it was traced, so their source is part of its key.
+    """
+    source = hashlib.sha256(Path(lora_linear_module.__file__).read_bytes()).hexdigest()
+    known = torch._inductor.config.unsafe_marked_cacheable_functions
+    for name in ("_sdpa_kernel", "_backend_from_string"):
+        known[f"torch.nn.attention.{name}"] = source
 
 
 def _compiled_forward(kind: Any) -> Callable[..., Any]:
@@ -179,7 +207,7 @@ def _compiled_forward(kind: Any) -> Callable[..., Any]:
     compiled = torch.compile(kind.forward.__wrapped__)
 
     def forward(self: Any, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("cu_seq_lens_q") is None and kwargs.get("cu_seqlens") is None:
+        if not self.training or (kwargs.get("cu_seq_lens_q") is None and kwargs.get("cu_seqlens") is None):
             return kind.forward(self, hidden, *args, **kwargs)
         # What is meant for the other tower would be traced, and guarded, for nothing.
         kwargs = {name: value for name, value in kwargs.items() if not name.startswith("image_")}
