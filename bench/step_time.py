@@ -256,8 +256,9 @@ def plain_trainer(
 ) -> SFTTrainer:
     """TRL's SFTTrainer with our arguments and its own checkpoints and loss: `trl` with fp32 adapters, or `stock`."""
     arguments = build_arguments(loaded, settings, step, collator.num_rows("train"), **paths)
-    arguments.gradient_checkpointing = settings.train.checkpointing != "off"
-    arguments.gradient_checkpointing_kwargs = {"use_reentrant": False}
+    # Under both of transformers' names: the older one is read no more once the arguments are made.
+    arguments.gradient_checkpointing = arguments.activation_checkpointing = settings.train.checkpointing != "off"
+    arguments.activation_checkpointing_kwargs = {"use_reentrant": False}
     trainer = SFTTrainer(
         model=loaded.model,
         args=arguments,

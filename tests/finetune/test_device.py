@@ -60,7 +60,7 @@ def test_a_shape_is_read_or_said_not_to_be_there(loaded: Loaded) -> None:
     tokens = np.array([400, 500, 900])
     load = Load(
         weights=GIB, trained=1000, tokens=tokens, answers=tokens // 10, images=tokens // 2, lora_rank=8,
-        vision_trains=False, compiled=True, float8=False,
+        vision_trains=False, compiled=True, float8=False, dropout=False,
     )  # fmt: skip
     step = plan_step(shape, load, Card(memory=24 * GIB, tflops=100.0), TrainSettings(effective_batch=8), 1)
     assert 8 % step.micro_batch == 0 and GIB < step.peak <= 24 * GIB

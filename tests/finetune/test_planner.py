@@ -44,6 +44,7 @@ def make_load(weights_gib: float = 5.49, **changed: Any) -> Load:
         "vision_trains": False,
         "compiled": True,
         "float8": False,
+        "dropout": False,
     }
     return Load(**(known | changed))
 

@@ -46,6 +46,7 @@ def plan_training(loaded: Loaded, adapter: Plan, longest: Longest, settings: Set
         vision_trains="vision" in recipe,
         compiled=family.packing is not None and train.compile != "off" and train.packing == "auto",
         float8=settings.quantization == "fp8",
+        dropout=bool(settings.adapter.dropout),
     )
     shape = read_shape(loaded.model, towers["language"], towers["vision"])
     card = read_card(loaded.placement.device, train.memory_gb)

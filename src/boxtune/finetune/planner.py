@@ -24,8 +24,10 @@ BYTES_PER_TRAINED = 12
 """Weight and both moments of AdamW in fp32. Gradients come while activations go, and are no part of the peak."""
 UNFUSED = 1.35
 """What eager layers keep, as a multiple of what compiled ones do (65 against 51 GB with weights, in a trial, H200)."""
-RATES = {"language": 0.62, "vision": 0.55, "fp8": 1.2}
-"""Shares of the card's rate for dense products that the towers reach, and what float8 multiplies the first two by."""
+RATES = {"language": 0.68, "vision": 0.60, "fp8": 1.16, "dropout": 0.95}
+"""Shares of the card's rate for dense products that the towers reach, and what float8 and dropout multiply them by."""
+MICRO_BATCH_S = 0.03
+"""Seconds that a micro-batch takes beyond those of its samples."""
 HOST_S = {"language": 0.008, "vision": 0.004, "step": 0.06}
 """Seconds that the host needs to launch a layer's forward and backward, and around a micro-batch (H200's host)."""
 SMALL_BATCH = 2
@@ -82,7 +84,7 @@ class Load:
     """What is asked of the device: `weights` and `trained` as bytes in memory and number of trained parameters.
 
     `tokens` are of whole samples, `answers` of their answers; `lora_rank` of the layers, `vision_trains` whether the
-    vision tower keeps activations too. `compiled` and `float8`: how layers are computed.
+    vision tower keeps activations too. `compiled`, `float8` and `dropout`: how layers are computed.
     """
 
     weights: int
@@ -94,6 +96,7 @@ class Load:
     vision_trains: bool
     compiled: bool
     float8: bool
+    dropout: bool
 
 
 def peak_bytes(shape: Shape, load: Load, micro: int, checkpointed: int) -> int:
@@ -130,8 +133,8 @@ def seconds(shape: Shape, load: Load, card: Card, micro: int, checkpointed: int)
     forward = 2.0 * shape.linear * tokens + attention
     again = checkpointed / shape.layers
     seen = 2.0 * shape.vision_linear * patches + 4 * patches * each * shape.vision_hidden * shape.vision_layers
-    rate = card.tflops * 1e12 * (RATES["fp8"] if load.float8 else 1.0)
-    on_card = forward * (2 + again) / (rate * RATES["language"])
+    rate = card.tflops * 1e12 * (RATES["fp8"] if load.float8 else 1.0) * (RATES["dropout"] if load.dropout else 1.0)
+    on_card = MICRO_BATCH_S + forward * (2 + again) / (rate * RATES["language"])
     on_card += seen * (3 if load.vision_trains else 1) / (rate * RATES["vision"])
     host = HOST_S["language"] * shape.layers * (1 + again / 2) + HOST_S["vision"] * shape.vision_layers + HOST_S["step"]
     return max(on_card, host)

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -214,7 +215,8 @@ class LearningCallback(TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if self.sharded:
             return
-        if self.steps_within or any(parameter.grad is not None for parameter in model.parameters()):
+        # What is known to train comes first: a walk through a large model takes its time.
+        if self.steps_within or any(p.grad is not None for p in chain(self.trainable.values(), model.parameters())):
             self.no_gradient = 0
         elif not self.no_gradient:
             self.no_gradient, self.without = 1, all_sums(self.trainable)
