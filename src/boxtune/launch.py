@@ -112,7 +112,7 @@ def start(asked: Resolved, num_ranks: int) -> Path:
         write_text(folder / RECIPE, yaml.safe_dump(tree, allow_unicode=True, sort_keys=False))
         write_json(folder / SOURCES, dict(asked.sources))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_ranks)]
-        command += ["--shutdown_timeout", str(ENDING_S), "-m", "boxtune", "train", str(folder / RECIPE)]
+        command += [*_shutdown_words(), "-m", "boxtune", "train", str(folder / RECIPE)]
         # torchrun would give each one thread, and say so.
         threads = str(max(1, (os.cpu_count() or 1) // num_ranks))
         mine = {LAUNCH: name, LAUNCHER: str(os.getpid())}
@@ -124,6 +124,15 @@ def start(asked: Resolved, num_ranks: int) -> Path:
     if word["error"] is not None:
         raise build_error(word["error"])
     return Path(word["folder"])
+
+
+def _shutdown_words() -> list[str]:
+    """How torchrun is told to wait for ranks that end with a checkpoint and scores; that of torch 2.11 cannot be told,
+    and waits for half a minute."""
+    from torch.distributed.run import get_args_parser
+
+    known = "--shutdown_timeout" in get_args_parser().format_help()
+    return ["--shutdown_timeout", str(ENDING_S)] if known else []
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

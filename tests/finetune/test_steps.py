@@ -19,6 +19,7 @@ METRICS = {"entropy", "mean_token_accuracy", "num_tokens"}
 def trainer(load_tiny: Any, squares: Path, tmp_path: Path) -> Any:
     torch.manual_seed(0)
     made = build_squares_trainer(load_tiny(), squares, tmp_path, micro_batch=2, effective_batch=4)
+    made.current_gradient_accumulation_steps = 1
     for name, parameter in made.model.named_parameters():
         if ".lora_B." in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -91,6 +92,76 @@ def test_what_stays_on_the_device_is_read_when_it_is_logged(trainer: Any) -> Non
     row = trainer.state.log_history[-1]
     assert (row["entropy"], row["mean_token_accuracy"]) == (2.5, 0.5)
     assert all(isinstance(row[name], float) for name in ("entropy", "mean_token_accuracy"))
+
+
+def test_a_step_puts_every_module_into_training(trainer: Any) -> None:
+    """A base comes in evaluation mode, and any part may be put there: nothing but a look at all of them tells."""
+    batch = make_batch(trainer, range(2))
+    trainer.model.train()
+    for off in (trainer.model.get_base_model(), trainer.model, [*trainer.model.modules()][-1]):
+        off.eval()
+        for _ in range(2):
+            trainer.training_step(trainer.model, batch)
+            assert all(module.training for module in trainer.model.modules())
+    assert "train" not in vars(trainer.model)
+
+
+def test_a_step_walks_through_the_model_once(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer.create_optimizer()
+    batch = make_batch(trainer, range(2))
+    trainer.training_step(trainer.model, batch)
+    trainer.floating_point_ops(batch)
+    base = trainer.model.get_base_model()
+    for model, walk in ((trainer.model, "named_parameters"), (base, "named_parameters"), (base, "train")):
+        monkeypatch.setattr(model, walk, lambda *_, **__: pytest.fail("went through the model"))
+    trainer.training_step(trainer.model, batch)
+    assert trainer.floating_point_ops(batch) > 0
+    assert float(trainer._clip_grad_norm(trainer.model)) > 0
+    trainer.model.zero_grad()
+    monkeypatch.undo()
+    assert "train" not in vars(trainer.model) and "named_parameters" not in vars(trainer.model)
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+def test_norm_and_estimate_are_those_of_transformers(trainer: Any) -> None:
+    trainer.create_optimizer()
+    batch = make_batch(trainer, range(2))
+    trainer.training_step(trainer.model, batch)
+    trainer.args.max_grad_norm = 1e9  # nothing is clipped
+    assert float(trainer._clip_grad_norm(trainer.model)) == float(SFTTrainer._clip_grad_norm(trainer, trainer.model))
+    assert trainer.floating_point_ops(batch) == SFTTrainer.floating_point_ops(trainer, batch)
+
+
+def test_what_is_spared_is_given_back(trainer: Any, tmp_path: Path) -> None:
+    trainer.training_step(trainer.model, make_batch(trainer, range(2)))
+    assert "zero_grad" in vars(trainer.model)
+    trainer.model.save_pretrained(tmp_path / "saved")
+    trainer.put_back(tmp_path / "saved")
+    assert "zero_grad" not in vars(trainer.model)
+
+
+def test_layers_are_compiled_for_training_alone(
+    load_tiny: Any, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def compile_(function: Any) -> Any:
+        def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            calls.append((layer, torch.is_grad_enabled()))
+            return function(layer, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    trainer = build_squares_trainer(load_tiny(), squares, tmp_path, micro_batch=2, effective_batch=2, compile="on")
+    trainer.evaluate()
+    assert not calls
+    trainer.args.max_steps = 2
+    trainer.train()
+    layers = {layer for layer, _ in calls}
+    assert len(layers) == trainer.quickened.compiled_layers > 0 and len(calls) == 2 * len(layers)
+    trainer.evaluate()
+    assert len(calls) == 2 * len(layers)
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ class Packer:
     patches a side being one token; else every token counts by one. `window` is the area in pixels that some layers of
     the vision tower see at once (side, patch side), None where there are none. `on_host`: the grids stay on the host.
     `longest` and `most_patches` are lengths of samples and images that most batches keep below: told the same bound
-    for every batch, what is compiled for one fits all.
+    for every batch, what is compiled for one fits all. (The enlarged images of a narrow budget are rounded beyond it.)
     """
 
     image_token_id: int
@@ -71,7 +71,7 @@ class Packer:
             ),
             "position_ids": places[:, None] if self.grid else places,
             "borders": torch.tensor(borders, dtype=torch.int32),
-            "longest": max(self.longest, width),
+            "longest": max(self.longest, power_of_two(width)),
             "text_evenly": min(totals) == width,
             "lengths": list(lengths),
             "packer": self,
@@ -113,7 +113,7 @@ class Packer:
         sizes = borders.diff()
         seen: dict[str, Any] = {
             "image_cu_seqlens": borders,
-            "image_max_seqlen": max(self.most_patches, int(sizes.max())),
+            "image_max_seqlen": max(self.most_patches, power_of_two(int(sizes.max()))),
             # Said to all layers of the tower: those that see windows have borders of their own, of other lengths.
             "image_evenly": self.window is None and bool((sizes == sizes[0]).all()),
             "image_position_ids": get_vision_position_ids(grids, self.merge),
@@ -131,6 +131,11 @@ class Packer:
         return seen
 
 
+def power_of_two(number: int) -> int:
+    """The least one that is not below `number`: a bound that many lengths share."""
+    return 1 << max(0, number - 1).bit_length()
+
+
 def build_packer(
     family: Family, config: Any, image_token_id: int, *, longest: int = 0, max_pixels: int = 0
 ) -> Packer | None:
@@ -146,6 +151,6 @@ def build_packer(
         merge=getattr(vision, "spatial_merge_size", 1),
         window=None if window is None else (window, patch),
         on_host=family.name in GRIDS_ON_HOST,
-        longest=longest,
-        most_patches=max_pixels // patch**2 if family.packing == "grid" else 0,
+        longest=power_of_two(longest),
+        most_patches=power_of_two(max_pixels // patch**2) if family.packing == "grid" else 0,
     )

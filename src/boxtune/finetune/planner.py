@@ -68,7 +68,7 @@ class StepPlan:
     """Images at once, how many of the language tower's layers are computed twice, and what is expected of it.
 
     `peak` in bytes and `samples_s` are of one process; 0 where nothing was planned. `reasons` say why, a line each.
-    `longest` is a number of tokens that samples keep below.
+    `longest` is the number of tokens of the longest sample.
     """
 
     micro_batch: int
@@ -193,7 +193,7 @@ def _told(shape: Shape, load: Load, card: Card, share: int, each: float, micro: 
         peak=peak,
         samples_s=1 / each,
         reasons=tuple(reasons),
-        longest=2 ** math.ceil(math.log2(load.tokens.max())),
+        longest=int(load.tokens.max()),
     )
 
 

@@ -46,6 +46,7 @@ class TowerTrainer(SFTTrainer):
         self.quickened: Quickened | None = None
         self.waited_s, self.logged_at = 0.0, time.perf_counter()
         self._spared: Any = None
+        self._modules: list[Any] | None = None
         super().__init__(*args, **more)
         # Both losses are divided by the tokens of the whole optimizer step, whatever the model's own forward takes;
         # for Qwen3-VL or Gemma 3 transformers would otherwise average micro-batches, however long their answers are.
@@ -149,7 +150,7 @@ class TowerTrainer(SFTTrainer):
             )
 
     def _step_in_parts(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
-        with _in_training(model):
+        with self._in_training(model):
             if self.parts == 1:
                 return super().training_step(model, inputs, num_items_in_batch)
             total: Any = 0.0
@@ -171,6 +172,21 @@ class TowerTrainer(SFTTrainer):
         if "zero_grad" not in vars(model):
             vars(model)["zero_grad"] = self._drop_gradients
             self._spared = model
+
+    @contextlib.contextmanager
+    def _in_training(self, model: Any) -> Iterator[None]:
+        """Inside, a model all of whose modules are in training mode is not put there again, one by one."""
+        if self._modules is None or self._modules[0] is not model:
+            self._modules = list(model.modules())
+        # Each is looked at: a base model comes in evaluation mode under an adapter in training mode.
+        if not all(module.training for module in self._modules):
+            yield
+            return
+        vars(model)["train"] = lambda mode=True: model
+        try:
+            yield
+        finally:
+            del model.train
 
     def _drop_gradients(self, set_to_none: bool = True) -> None:
         for parameter in self._trained():
@@ -229,7 +245,7 @@ class TowerTrainer(SFTTrainer):
             self.quickened = None
         if self._spared is not None:
             del self._spared.zero_grad
-            self._spared = None
+            self._spared = self._modules = None
         put_back(self.model, Path(folder))
 
     def write_weights(self, folder: str | Path) -> None:
@@ -282,19 +298,6 @@ class ModelLossTrainer(TowerTrainer):
             self._total_train_tokens += seen
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
         return (loss, outputs) if return_outputs else loss
-
-
-@contextlib.contextmanager
-def _in_training(model: Any) -> Iterator[None]:
-    """Inside, a model that is in training mode is not put there again, module by module."""
-    if not model.training or "train" in vars(model):
-        yield
-        return
-    vars(model)["train"] = lambda mode=True: model
-    try:
-        yield
-    finally:
-        del model.train
 
 
 def _take_gradients(parameters: Sequence[Any]) -> dict[Any, torch.Tensor]:
