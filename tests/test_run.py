@@ -32,7 +32,9 @@ def losses(run: Path) -> list[tuple[str, int, float]]:
     return [(r["kind"], r["step"], r.get("loss", r.get("eval_loss"))) for r in rows if r["kind"] != "summary"]
 
 
-STRICT = {**QUICK, "micro_batch": 2, "dropout": 0.1, "augment": "flip,turn,crop,colour", "subset": 0.5}
+UNWATCHED = {**QUICK, "guard.mode": "off"}
+"""Without the guard, which takes half of the time and is not what these tests are about."""
+STRICT = {**UNWATCHED, "micro_batch": 2, "dropout": 0.1, "augment": "flip,turn,crop,colour", "subset": 0.5}
 """With accumulation, dropout, changed images and questions: a resumed run must also have the same random state."""
 
 
@@ -118,9 +120,9 @@ def test_same_seed_same_losses_same_weights_however_it_is_asked(
     finished: boxtune.Run, squares: Path, tmp_path: Path
 ) -> None:
     """From Python again, from the command line, and from the recipe that the first run left."""
-    again = boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path / "a"), **QUICK)
+    again = boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path / "a"), **UNWATCHED)
     command = [sys.executable, "-m", "boxtune", "train"]
-    asked = words(model="tiny", data=squares, runs=tmp_path / "b", **QUICK)
+    asked = words(model="tiny", data=squares, runs=tmp_path / "b", **UNWATCHED)
     subprocess.run([*command, *asked], check=True, capture_output=True)
     subprocess.run([*command, str(finished.folder.recipe), f"runs={tmp_path / 'c'}"], check=True, capture_output=True)
     folders = [finished.folder.path, again.folder.path, *(next((tmp_path / n).iterdir()) for n in ("b", "c"))]
@@ -130,7 +132,7 @@ def test_same_seed_same_losses_same_weights_however_it_is_asked(
 
 
 def test_another_seed_gives_another_run(finished: boxtune.Run, squares: Path, tmp_path: Path) -> None:
-    settings = {**QUICK, "epochs": 1, "seed": 1, "base": False}
+    settings = {**UNWATCHED, "epochs": 1, "seed": 1, "base": False}
     other = boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path), **settings)
     assert losses(other.folder.path)[0] == losses(finished.folder.path)[0]
     assert losses(other.folder.path)[1] != losses(finished.folder.path)[1]
@@ -186,9 +188,9 @@ def test_kill_and_resume_ends_as_the_uninterrupted_run(squares: Path, tmp_path: 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(
     finished: boxtune.Run, squares: Path, tmp_path: Path
 ) -> None:
-    folder, _ = start_and_kill(squares, tmp_path, 1, signal.SIGKILL, **QUICK)
+    folder, _ = start_and_kill(squares, tmp_path, 1, signal.SIGKILL, **UNWATCHED)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    assert "training begins at its first step" in resume(squares, tmp_path, **QUICK)
+    assert "training begins at its first step" in resume(squares, tmp_path, **UNWATCHED)
     assert losses(folder) == losses(finished.folder.path)
 
 
@@ -208,7 +210,7 @@ def test_resume_forgets_a_best_adapter_that_came_after_the_checkpoint(
 
 def test_resume_on_other_data_is_refused(tmp_path: Path) -> None:
     data = write_squares(tmp_path / "data")
-    settings = {"model": "tiny", "data": str(data), "runs": str(tmp_path), **QUICK, "base": False, "epochs": 1}
+    settings = {"model": "tiny", "data": str(data), "runs": str(tmp_path), **UNWATCHED, "base": False, "epochs": 1}
     run = boxtune.train(**settings)
     path = data / "train" / "_annotations.coco.json"
     document = json.loads(path.read_text())
@@ -222,7 +224,7 @@ def test_resume_on_other_data_is_refused(tmp_path: Path) -> None:
 
 
 def test_sigterm_ends_with_a_checkpoint_and_scores(squares: Path, tmp_path: Path) -> None:
-    folder, code = start_and_kill(squares, tmp_path, 2, signal.SIGTERM, **QUICK)
+    folder, code = start_and_kill(squares, tmp_path, 2, signal.SIGTERM, **UNWATCHED)
     assert code == 0
     assert (folder / "scores.json").is_file()
     steps = [step for kind, step, _ in losses(folder) if kind == "train"]
@@ -246,7 +248,7 @@ def test_sigterm_before_training_says_so(squares: Path, tmp_path: Path, monkeypa
 
 
 def test_hours_end_with_scores_and_epochs_may_be_extended(squares: Path, tmp_path: Path) -> None:
-    settings = {**QUICK, "runs": str(tmp_path), "model": "tiny", "data": str(squares), "base": False}
+    settings = {**UNWATCHED, "runs": str(tmp_path), "model": "tiny", "data": str(squares), "base": False}
     first = boxtune.train(**{**settings, "hours": 1e-6})
     assert [step for kind, step, _ in losses(first.folder.path) if kind == "train"] == [1]
     assert first.scores["tuned"]["num_images"] == 6
@@ -309,7 +311,7 @@ def test_a_loss_that_is_not_finite_is_no_success(squares: Path, tmp_path: Path) 
 
 
 def test_eval_images_bounds_the_evaluations_inside_the_run_only(squares: Path, tmp_path: Path) -> None:
-    settings = {**QUICK, "epochs": 1, "base": False, "eval.images": 2}
+    settings = {**UNWATCHED, "epochs": 1, "base": False, "eval.images": 2}
     run = boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path), **settings)
     assert run.scores["num_images"] == 6
 
@@ -317,7 +319,7 @@ def test_eval_images_bounds_the_evaluations_inside_the_run_only(squares: Path, t
 def test_a_test_split_is_scored_and_valid_still_chooses_the_best(squares: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(squares, tmp_path / "data"))
     shutil.copytree(write_squares(tmp_path / "more", train=0, valid=3, seed=5) / "valid", data / "test")
-    settings = {**QUICK, "epochs": 1, "base": False, "split": "test"}
+    settings = {**UNWATCHED, "epochs": 1, "base": False, "split": "test"}
     run = boxtune.train(model="tiny", data=str(data), runs=str(tmp_path / "runs"), **settings)
     assert (run.scores["split"], run.scores["num_images"]) == ("test", 3)
     assert set(json.loads(run.folder.split.read_text())) == {"train", "valid", "test"}
@@ -329,7 +331,7 @@ def test_broken_images_met_while_training(tmp_path: Path, workers: int) -> None:
     data = write_squares(tmp_path / "data")
     path = data / "train" / "003.png"
     path.write_bytes(path.read_bytes()[:-60])
-    settings = {**QUICK, "base": False, "runs": str(tmp_path), "workers": workers}
+    settings = {**UNWATCHED, "base": False, "runs": str(tmp_path), "workers": workers}
     for resume_it in (False, True):
         with pytest.raises(boxtune.UserError, match="1 of 16 training images cannot be opened") as raised:
             boxtune.train(model="tiny", data=str(data), **settings, resume=resume_it)
@@ -378,7 +380,7 @@ def test_another_base_is_refused(finished: boxtune.Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quantization", ["int8", "none"])
 def test_other_quantisations_run_too(squares: Path, tmp_path: Path, quantization: str) -> None:
-    settings = {**QUICK, "epochs": 1, "base": False, "quantization": quantization, "checkpointing": "on"}
+    settings = {**UNWATCHED, "epochs": 1, "base": False, "quantization": quantization, "checkpointing": "on"}
     run = boxtune.train(model="tiny", data=str(squares), runs=str(tmp_path), **settings)
     assert run.verdict["word"] == "learning"
 
@@ -386,7 +388,7 @@ def test_other_quantisations_run_too(squares: Path, tmp_path: Path, quantization
 def test_a_set_with_only_train_is_split_and_a_broken_image_named(tmp_path: Path) -> None:
     data = write_squares(tmp_path / "alone", train=20, valid=0)
     run = boxtune.train(
-        model="tiny", data=str(data), runs=str(tmp_path / "runs"), **{**QUICK, "epochs": 1, "base": False}
+        model="tiny", data=str(data), runs=str(tmp_path / "runs"), **{**UNWATCHED, "epochs": 1, "base": False}
     )
     split = json.loads((run.folder.path / "split.json").read_text())
     assert (len(split["train"]), len(split["valid"])) == (18, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 
@@ -21,14 +22,14 @@ PROBED = 4096
 
 def plan_training(loaded: Loaded, adapter: Plan, longest: Longest, settings: Settings) -> StepPlan:
     """How a step is cut up, printed, the same on all ranks; a small micro-batch where nothing can be predicted."""
-    train = settings.train
+    train, lengths = settings.train, tuple(longest.train.sum(axis=1).tolist())
     assert train.effective_batch
     on_card = loaded.placement.device.type == "cuda"
     if not on_card or not has_shape(loaded.model.config):
         step, share = small_step(loaded, settings), train.effective_batch // ranks.num_ranks()
         why = "this family's memory is not known" if on_card else "a CPU is not planned for"
         print(f"plan: up to {step.micro_batch} images at once, {share} a step; {why}\n", flush=True)
-        return step
+        return replace(step, lengths=lengths)
     family, recipe = loaded.source.family, RECIPES[settings.adapter.recipe or "language"]
     towers: dict[str, list[str]] = {"language": [], "vision": []}
     head = loaded.model.get_output_embeddings()
@@ -52,7 +53,7 @@ def plan_training(loaded: Loaded, adapter: Plan, longest: Longest, settings: Set
     card = read_card(loaded.placement.device, train.memory_gb)
     step = ranks.first_does(lambda: plan_step(shape, load, card, train, ranks.num_ranks()))
     print(*step.reasons, "", sep="\n", flush=True)
-    return step
+    return replace(step, lengths=lengths)
 
 
 def small_step(loaded: Loaded, settings: Settings) -> StepPlan:

@@ -68,7 +68,7 @@ class StepPlan:
     """Images at once, how many of the language tower's layers are computed twice, and what is expected of it.
 
     `peak` in bytes and `samples_s` are of one process; 0 where nothing was planned. `reasons` say why, a line each.
-    `longest` is the number of tokens of the longest sample.
+    `longest` is the number of tokens of the longest sample, `lengths` that of each training sample that was measured.
     """
 
     micro_batch: int
@@ -77,6 +77,7 @@ class StepPlan:
     samples_s: float
     reasons: tuple[str, ...]
     longest: int = 0
+    lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from trl import SFTTrainer
 
 from boxtune.errors import ModelError
 from boxtune.families import Family
+from boxtune.finetune.dealing import Dealing, DealtSampler
 from boxtune.finetune.packing import PACKING
 from boxtune.finetune.quantization import tower_of
 from boxtune.finetune.quicken import Quickened
@@ -44,6 +45,7 @@ class TowerTrainer(SFTTrainer):
         self.parts = 1
         """In how many parts a micro-batch is computed; more than one since memory ran out."""
         self.quickened: Quickened | None = None
+        self.dealing: Dealing | None = None
         self.waited_s, self.logged_at = 0.0, time.perf_counter()
         self._spared: Any = None
         self._modules: list[Any] | None = None
@@ -68,6 +70,12 @@ class TowerTrainer(SFTTrainer):
                     groups.setdefault((number, tower), own)["params"].append(parameter)
             optimizer.param_groups[:] = groups.values()
         return optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if self.dealing is None:
+            return sampler
+        return DealtSampler(self.train_dataset, self.dealing, self.args.data_seed)
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None

@@ -14,6 +14,7 @@ from trl import SFTConfig
 
 from boxtune.finetune.adapters import Plan, free_weights, keep_fp32
 from boxtune.finetune.collator import TrainingCollator
+from boxtune.finetune.dealing import Dealing
 from boxtune.finetune.device import small_step
 from boxtune.finetune.load import Loaded
 from boxtune.finetune.packing import build_packer
@@ -72,6 +73,7 @@ def build_trainer(
             rates=rate if isinstance(rate, Mapping) else None,
             two_stage=settings.adapter.recipe == "two_stage",
         )
+    trainer.dealing = _dealing(collator, trainer.args, step)
     # Ours shows the same with less noise.
     for noisy in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(noisy)
@@ -89,6 +91,22 @@ def build_trainer(
         trainer.model, packs=collator.packer is not None, compiled=compiled, linears=sharding != "fsdp"
     )
     return trainer
+
+
+def _dealing(collator: TrainingCollator, arguments: SFTConfig, step: StepPlan) -> Dealing | None:
+    """How the images of a step are dealt; None where a step is one micro-batch, or the lengths of rows are not known:
+    of sets too large to be measured one by one, and where `data.negatives` or `data.mix` fill the rows anew each epoch.
+    """
+    num_batches = arguments.gradient_accumulation_steps * num_ranks()
+    known = len(step.lengths) == len(collator.splits["train"])
+    if num_batches == 1 or not known or collator.epochs.negatives is not None or collator.epochs.conversations:
+        return None
+    return Dealing(
+        lengths=step.lengths,
+        micro=arguments.per_device_train_batch_size,
+        num_batches=num_batches,
+        packed=collator.packer is not None,
+    )
 
 
 def _rows(split: str, num: int) -> Any:
