@@ -21,6 +21,8 @@ PATCH_PX = 14
 """Side of a patch in seen pixels, where the family does not say (`patch_px`): that of the CLIP and SigLIP towers."""
 MANY = 0.01
 """Share of boxes that are too small for a patch, or too thin for the grammar, from which on it is a warning."""
+ENOUGH = 4.0
+"""Patches a side that a smaller budget must leave of nineteen boxes in twenty to be told of: two visual tokens."""
 MANY_NEGATIVES = 0.5
 LONG_ANSWER = {"tokens": 2048, "characters": 8192}
 """Length from which on an answer is called long: about a hundred boxes, each of some 20 tokens."""
@@ -45,7 +47,8 @@ class Audit:
     `side_patches` the same in patches of `patch_px` (`patch_assumed`: the family does not say). `under_patch` is the
     share of boxes with less area than a patch, `under_step` of those thinner than a step of the grammar's numbers.
     `scale` is seen side by real side of an image, `image_tokens` its visual tokens (None: not known before the
-    processor made them). `negatives` is the share of images without boxes to find, by split.
+    processor made them). `negatives` is the share of images without boxes to find, by split. `smaller_budget` says what
+    a smaller image budget would leave, where nearly all boxes are large.
     """
 
     family: str
@@ -62,6 +65,7 @@ class Audit:
     image_tokens: Spread | None
     negatives: Mapping[str, float]
     longest_answer: Longest | None
+    smaller_budget: str = ""
 
 
 def audit_dataset(dataset: Dataset, target: Target | None = None) -> tuple[Audit, list[Finding]]:
@@ -94,6 +98,7 @@ def audit_dataset(dataset: Dataset, target: Target | None = None) -> tuple[Audit
         negatives={split: num / max(1, num_images) for split, (num, num_images) in empty.items()},
         longest_answer=None if faults else _longest_answer(dataset.classes, tables, seen, target),
     )
+    audit = replace(audit, smaller_budget=_say_smaller(audit, tables, target))
     return audit, [
         *_check_refused(tables, seen, target),
         *_check_small(audit, tables, target, sides),
@@ -181,6 +186,25 @@ def _check_small(
         fix = "cut the images into tiles (data.tile)" if warns else ""
         findings.append(Finding(check="box.under_step", level="warn" if warns else "ok", seen=seen, fix=fix))
     return findings
+
+
+def _say_smaller(audit: Audit, tables: Mapping[str, SampleTable], target: Target) -> str:
+    """What fewer pixels would save, where nearly all boxes would still be large enough."""
+    sides, tokens = audit.side_patches, audit.image_tokens
+    if sides is None or tokens is None or sides.p5 < 2 * ENOUGH:
+        return ""
+    areas = np.concatenate([one.seen_wh[one.of].prod(axis=1) for one in (look(t, target) for t in tables.values())])
+    most = int(np.nanpercentile(areas, 95) * (ENOUGH / sides.p5) ** 2)
+    less = replace(target, min_pixels=min(target.min_pixels, most), max_pixels=most)
+    seen = {split: look(table, less) for split, table in tables.items()}
+    left = spread(np.concatenate([seen_sides(tables[split], one) for split, one in seen.items()]) / audit.patch_px)
+    fewer = _image_tokens(seen.values(), less)
+    if left is None or fewer is None or fewer.median > tokens.median / 2:
+        return ""  # families that see every image at one size
+    budget = f"image.max_pixels={most}"
+    if most < target.min_pixels:
+        budget = f"image.min_pixels={most} {budget}"
+    return f"{budget}: {fewer.median:,.0f}, and still {left.p5:.1f} patches a side for 95 % of the boxes"
 
 
 def _most_hit(tables: Mapping[str, SampleTable], small: Bool[np.ndarray, " m"]) -> str:

@@ -66,10 +66,12 @@ def _size_rows(side: Spread, share: Spread, audit: Audit) -> list[str]:
         told += f": images at {audit.scale.median:.2g} of their size"
     if audit.image_tokens is not None:
         told += f", {audit.image_tokens.median:,.0f} visual tokens each (medians)"
+    if audit.smaller_budget:
+        told += f" ({audit.smaller_budget})"
     if audit.longest_answer is not None:
         longest = audit.longest_answer
         told += f"; longest answer {longest.length:,} {longest.unit}, {longest.num_boxes:,} boxes, {longest.image}"
-    return [*_table(table), *_wrap(told, "  ", 3)]
+    return [*_table(table), *_wrap(told, "  ", 4)]
 
 
 def _finding_rows(findings: Sequence[Finding], room: int) -> list[str]:

@@ -98,7 +98,7 @@ def _dealing(collator: TrainingCollator, arguments: SFTConfig, step: StepPlan) -
     of sets too large to be measured one by one, and where `data.negatives` or `data.mix` fill the rows anew each epoch.
     """
     num_batches = arguments.gradient_accumulation_steps * num_ranks()
-    known = len(step.lengths) == len(collator.splits["train"])
+    known = len(step.lengths) == collator.num_rows("train")
     if num_batches == 1 or not known or collator.epochs.negatives is not None or collator.epochs.conversations:
         return None
     return Dealing(
