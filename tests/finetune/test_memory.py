@@ -75,7 +75,11 @@ def train(trainer: Any) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("most", "first", "where", "packing"),
-    [(2, 0, "forward", "auto"), (1, 0, "backward", "auto"), (1, 1, "forward", "off"), (2, 3, "backward", "off")],
+    [
+        (most, first, where, packing)
+        for place, (most, first) in enumerate([(2, 0), (1, 0), (1, 1), (2, 3)])
+        for where, packing in zip(("forward", "backward"), (("auto", "off"), ("off", "auto"))[place % 2], strict=True)
+    ],
 )
 def test_a_run_that_runs_out_learns_the_same(
     build: Callable[..., Any], where: str, packing: str, most: int, first: int, capsys: pytest.CaptureFixture[str]

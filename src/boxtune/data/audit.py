@@ -98,7 +98,7 @@ def audit_dataset(dataset: Dataset, target: Target | None = None) -> tuple[Audit
         negatives={split: num / max(1, num_images) for split, (num, num_images) in empty.items()},
         longest_answer=None if faults else _longest_answer(dataset.classes, tables, seen, target),
     )
-    audit = replace(audit, smaller_budget=_say_smaller(audit, tables, target))
+    audit = replace(audit, smaller_budget=_say_smaller(audit, tables, seen, target))
     return audit, [
         *_check_refused(tables, seen, target),
         *_check_small(audit, tables, target, sides),
@@ -188,23 +188,23 @@ def _check_small(
     return findings
 
 
-def _say_smaller(audit: Audit, tables: Mapping[str, SampleTable], target: Target) -> str:
+def _say_smaller(audit: Audit, tables: Mapping[str, SampleTable], seen: Mapping[str, Seen], target: Target) -> str:
     """What fewer pixels would save, where nearly all boxes would still be large enough."""
     sides, tokens = audit.side_patches, audit.image_tokens
     if sides is None or tokens is None or sides.p5 < 2 * ENOUGH:
         return ""
-    areas = np.concatenate([one.seen_wh[one.of].prod(axis=1) for one in (look(t, target) for t in tables.values())])
-    most = int(np.nanpercentile(areas, 95) * (ENOUGH / sides.p5) ** 2)
+    areas = np.concatenate([one.seen_wh[one.of].prod(axis=1) for one in seen.values()])
+    most = int(np.nanpercentile(areas, 95) * ((ENOUGH + 1) / sides.p5) ** 2)  # sides are rounded
     less = replace(target, min_pixels=min(target.min_pixels, most), max_pixels=most)
-    seen = {split: look(table, less) for split, table in tables.items()}
-    left = spread(np.concatenate([seen_sides(tables[split], one) for split, one in seen.items()]) / audit.patch_px)
-    fewer = _image_tokens(seen.values(), less)
-    if left is None or fewer is None or fewer.median > tokens.median / 2:
+    then = {split: look(table, less) for split, table in tables.items()}
+    left = spread(np.concatenate([seen_sides(tables[split], one) for split, one in then.items()]) / audit.patch_px)
+    fewer = _image_tokens(then.values(), less)
+    if left is None or fewer is None or left.p5 < ENOUGH or fewer.median > tokens.median / 2:
         return ""  # families that see every image at one size
     budget = f"image.max_pixels={most}"
     if most < target.min_pixels:
         budget = f"image.min_pixels={most} {budget}"
-    return f"{budget}: {fewer.median:,.0f}, and still {left.p5:.1f} patches a side for 95 % of the boxes"
+    return f"{budget}: {fewer.median:,.0f}, 95 % of boxes {left.p5:.1f} patches"
 
 
 def _most_hit(tables: Mapping[str, SampleTable], small: Bool[np.ndarray, " m"]) -> str:

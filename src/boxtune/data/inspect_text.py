@@ -71,7 +71,7 @@ def _size_rows(side: Spread, share: Spread, audit: Audit) -> list[str]:
     if audit.longest_answer is not None:
         longest = audit.longest_answer
         told += f"; longest answer {longest.length:,} {longest.unit}, {longest.num_boxes:,} boxes, {longest.image}"
-    return [*_table(table), *_wrap(told, "  ", 4)]
+    return [*_table(table), *_wrap(told, "  ", 3)]
 
 
 def _finding_rows(findings: Sequence[Finding], room: int) -> list[str]:

@@ -128,7 +128,7 @@ def drop(rows: torch.Tensor, seed: torch.Tensor, share: float, onto: torch.Tenso
     rows = rows.contiguous()
     out = torch.empty_like(rows) if onto is None else onto
     assert out.is_contiguous()
-    threshold = round(share * STEPS_OF_SHARE)
+    threshold = min(round(share * STEPS_OF_SHARE), STEPS_OF_SHARE - 1)
     with torch.cuda.device(rows.device):
         _drop_kernel[(triton.cdiv(rows.numel(), COLUMNS),)](
             rows,
