@@ -40,19 +40,9 @@ SHAPE: dict[str, Any] = {
 }
 
 
-SPECIAL = {
-    "<|endoftext|>": 151643,
-    "<|im_start|>": 151644,
-    "<|im_end|>": 151645,
-    "<|object_ref_start|>": 151646,
-    "<|object_ref_end|>": 151647,
-    "<|box_start|>": 151648,
-    "<|box_end|>": 151649,
-    "<|vision_start|>": 151652,
-    "<|vision_end|>": 151653,
-    "<|image_pad|>": 151655,
-    "<|video_pad|>": 151656,
-}
+WORDS = "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end vision_start "
+WORDS += "vision_end vision_pad image_pad video_pad"
+SPECIAL = {f"<|{word}|>": 151643 + place for place, word in enumerate(WORDS.split())}
 """The real numbers of the special tokens."""
 IDS = {
     "image_token_id": "<|image_pad|>",

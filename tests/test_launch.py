@@ -132,3 +132,17 @@ def test_a_rank_whose_launcher_is_gone_knows(monkeypatch: pytest.MonkeyPatch, tm
     assert launch.has_launcher() and launch.is_orphan()
     monkeypatch.setenv(launch.LAUNCHER, str(os.getpid()))
     assert not launch.is_orphan()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_torchrun_is_told_only_what_it_knows(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of torch 2.11 refuses to start with `--shutdown_timeout`."""
+    import argparse
+
+    from boxtune.launch import _shutdown_words
+
+    parser = argparse.ArgumentParser()
+    if known:
+        parser.add_argument("--shutdown_timeout")
+    monkeypatch.setattr("torch.distributed.run.get_args_parser", lambda: parser)
+    assert (_shutdown_words()[:1] == ["--shutdown_timeout"]) == known == bool(_shutdown_words())

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.library import Library, register_autograd, register_fake
 
 FLOAT8 = torch.float8_e4m3fn
 FLOAT8_MAX = 448.0
@@ -29,13 +30,13 @@ TINY = 1e-12
 TRITON = importlib.util.find_spec("triton") is not None
 """Whether torch brought it: with CUDA on Linux it does."""
 
-_library = torch.library.Library("boxtune", "FRAGMENT")
+_library = Library("boxtune", "FRAGMENT")
 
 
 def _operator(schema: str) -> Callable[[Callable[..., Any]], Any]:
     """Make a function an operator of torch's, `boxtune::NAME`, and call it by that.
 
-    `torch.library.custom_op` does the same with more around each call: some 20 microseconds of the host's time on a
+    torch's `custom_op` does the same with more around each call: some 20 microseconds of the host's time on a
     CPU, 500 times in a micro-batch of a 7B model.
     """
     name = schema.partition("(")[0]
@@ -59,7 +60,7 @@ def frozen_linear(
     return _product(x.reshape(-1, x.shape[-1]), weight, state, bias, num_out).view(*x.shape[:-1], num_out)
 
 
-@torch.library.register_fake("boxtune::frozen_linear")
+@register_fake("boxtune::frozen_linear")
 def _(
     x: torch.Tensor, weight: torch.Tensor, state: list[torch.Tensor], bias: torch.Tensor | None, num_out: int
 ) -> torch.Tensor:
@@ -75,7 +76,7 @@ def frozen_linear_backward(
     return _product_back(rows, weight, state, num_in).view(*grad.shape[:-1], num_in)
 
 
-@torch.library.register_fake("boxtune::frozen_linear_backward")
+@register_fake("boxtune::frozen_linear_backward")
 def _(grad: torch.Tensor, weight: torch.Tensor, state: list[torch.Tensor], num_in: int) -> torch.Tensor:
     return grad.new_empty(*grad.shape[:-1], num_in)
 
@@ -108,7 +109,7 @@ def lora_linear(
     return y.view(*x.shape[:-1], b.shape[0]), inner
 
 
-@torch.library.register_fake("boxtune::lora_linear")
+@register_fake("boxtune::lora_linear")
 def _(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -155,7 +156,7 @@ def lora_linear_backward(
     return grad_x.view(x.shape), grad_a, grad_b
 
 
-@torch.library.register_fake("boxtune::lora_linear_backward")
+@register_fake("boxtune::lora_linear_backward")
 def _(
     grad: torch.Tensor,
     x: torch.Tensor,
@@ -220,8 +221,8 @@ def _back(ctx: Any, grad: torch.Tensor, _: torch.Tensor | None) -> tuple[Any, ..
     return grad_x if needs_x else None, None, none, None, grad_a, grad_b, None, None, None
 
 
-torch.library.register_autograd("boxtune::frozen_linear", _frozen_back, setup_context=_keep_frozen)
-torch.library.register_autograd("boxtune::lora_linear", _back, setup_context=_keep)
+register_autograd("boxtune::frozen_linear", _frozen_back, setup_context=_keep_frozen)
+register_autograd("boxtune::lora_linear", _back, setup_context=_keep)
 
 
 def _product(
