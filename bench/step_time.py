@@ -7,7 +7,8 @@
 
 Keys of `run`: batch=8 (images in an optimizer step), steps=12, images=same (or mixed: 8 sizes, answers of 20 to 600
 tokens), and any setting (micro_batch=8, memory_gb=24, quantization=fp8, checkpointing=on, compile=off, dropout=0, ...).
-What is left open is planned as a run plans it. system=trl: TRL's own step over the same samples, arguments, weights and
+What is left open is planned as a run plans it. together=5 times so many steps as one, without a wait between them (with
+logging_steps=100, since a log waits). system=trl: TRL's own step over the same samples, arguments, weights and
 fp32 adapters; system=stock: with adapters as TRL leaves them. trace=FILE records the last three steps and counts how
 often the host waits for the device. Under torchrun every rank does its share; `batch` is that of all.
 
@@ -126,9 +127,11 @@ class Fixed(TrainingCollator):
 
 
 class Timer(TrainerCallback):
-    """Seconds of each optimizer step, and the losses. With `trace`, what the last three steps do is recorded there."""
+    """Seconds of each optimizer step, or of each in `together` of them, and the losses. With `trace`, what the last three
+    steps do is recorded there."""
 
-    def __init__(self, steps: int, trace: str | None) -> None:
+    def __init__(self, steps: int, trace: str | None, together: int) -> None:
+        self.together = together
         self.seconds: list[float] = []
         self.losses: list[float] = []
         self.traced = (steps - 3, steps) if trace else None
@@ -136,6 +139,8 @@ class Timer(TrainerCallback):
         self.waits: dict[str, float] = {}
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % self.together:
+            return
         if self.traced is None or state.global_step <= self.traced[0]:
             torch.accelerator.synchronize() if GPU else None
         if self.traced is not None and state.global_step == self.traced[0]:
@@ -144,10 +149,12 @@ class Timer(TrainerCallback):
         self.started = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % self.together:
+            return
         if self.traced is None or state.global_step <= self.traced[0]:
             torch.accelerator.synchronize() if GPU else None
-            self.seconds.append(time.perf_counter() - self.started)
-        if len(self.seconds) == 3 and GPU:
+            self.seconds.append((time.perf_counter() - self.started) / self.together)
+        if state.global_step == 4 and GPU:
             torch.cuda.reset_peak_memory_stats()
         if self.traced is not None and state.global_step == self.traced[1]:
             self.profiler.stop()
@@ -191,6 +198,7 @@ def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
     """One configuration: what was measured."""
     batch, steps = int(asked.pop("batch", "8")), int(asked.pop("steps", "12"))
     images, system, trace = asked.pop("images", "same"), asked.pop("system", "boxtune"), asked.pop("trace", None)
+    together = int(asked.pop("together", "1"))
     started = time.perf_counter()
     source = find_model(folder)
     defaults = source.family.defaults_for(source.config).as_settings()
@@ -210,7 +218,7 @@ def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
     lengths = [(len(example.prompt_ids), len(example.answer_ids)) for example in examples]
     longest = Longest(prompt=max(p for p, _ in lengths), answer=max(a for _, a in lengths), train=np.array(lengths))
     step = plan_training(loaded, plan, longest, resolved)
-    timer = Timer(steps, trace)
+    timer = Timer(steps, trace, together)
     with watch_adapter(lambda model: free_weights(model, plan)), tempfile.TemporaryDirectory() as checkpoints:
         collator: Any = Fixed(examples, layout)
         paths: Any = {"checkpoints": Path(checkpoints), "resuming": True}
@@ -220,7 +228,7 @@ def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
             trainer = build_trainer(loaded, plan, resolved, collator, [timer], **paths, step=step)
         trainer.args.max_steps, trainer.args.eval_strategy, trainer.args.save_strategy = steps, "no", "no"
         trainer.train()
-    seconds = statistics.median(timer.seconds[4:])
+    seconds = statistics.median(timer.seconds[-(-4 // together) :])
     tflop = sum(map(least_tflop, examples))
     return {
         "variant": f"{system} {resolved.quantization}",
@@ -229,6 +237,7 @@ def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
         "twice": step.checkpointed,
         "images": images,
         **{key: value for key, value in asked.items() if key != "quantization"},
+        **({"together": together} if together > 1 else {}),
         "step_s": round(seconds, 4),
         "samples_s": round(batch / seconds, 3),
         "share_of_limit": round(tflop / seconds / LIMIT_TFLOPS / num_ranks(), 3),

@@ -10,8 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from boxtune.finetune import lora_linear as lora_linear_
 from boxtune.finetune.lora_linear import (
     FLOAT8_MAX,
+    Rounded,
     frozen_linear,
     frozen_linear_backward,
     lora_linear,
@@ -139,6 +141,34 @@ def test_bf16_activations_with_an_adapter_in_fp32(kind: str) -> None:
     right = torch.autograd.grad(wanted, exact, torch.randn(y.shape).bfloat16().float())
     for place, (got, want) in enumerate(zip(found, right, strict=True)):
         assert off(got, want) < (FLOAT8_ERROR if kind == "fp8" and place == 0 else 0.01)
+
+
+@pytest.mark.parametrize("kind", [*EXACT, "fp8"])
+def test_weights_rounded_together_are_those_rounded_at_each_use(kind: str) -> None:
+    frozen, given = make_frozen(kind), inputs(torch.bfloat16)
+
+    def step() -> list[torch.Tensor]:
+        y, _ = lora_linear(given[0], frozen.weight, frozen.state, None, *given[1:], SCALE, None, SHARE)
+        return [y.detach(), *gradients(y, given)]
+
+    rounded = Rounded(given[1:], torch.bfloat16)
+    for factor in (1.0, -3.0):
+        given[1].data.mul_(factor)
+        wanted = step()
+        rounded.now()
+        given[1].data.zero_()  # it is the copy that is taken
+        got = step()
+        given[1].data.copy_(rounded.copies[0])
+        rounded.forget()
+        for one, other in zip(got, wanted, strict=True):
+            assert torch.equal(one, other) and bool(one.any())
+        given[1].data.copy_(inputs()[1])
+
+
+def test_weights_in_the_same_dtype_are_not_copied() -> None:
+    rounded = Rounded(inputs()[1:], torch.float32)
+    rounded.now()
+    assert rounded.copies == [] and not lora_linear_._copies
 
 
 def test_inputs_without_a_gradient_are_given_none() -> None:

@@ -146,6 +146,22 @@ def test_linear_layers_are_left_to_peft_where_asked(make_case: Callable[..., Cas
 
 @hushed
 @pytest.mark.slow
+def test_patches_are_embedded_by_a_product(load_tiny: Any) -> None:
+    base = load_tiny().model
+    (convolution,) = [module for module in base.modules() if isinstance(module, torch.nn.Conv3d)]
+    patches = torch.randn(7, convolution.in_channels, *convolution.kernel_size)
+    wider = torch.randn(2, convolution.in_channels, *(2 * side for side in convolution.kernel_size))
+    wanted, of_wider = convolution(patches), convolution(wider)
+    undos: list[Any] = []
+    quicken_._quicken_patches(base, undos)
+    got = convolution(patches)
+    assert got.shape == wanted.shape and torch.allclose(got, wanted, atol=1e-5) and not torch.equal(got, wanted * 0)
+    assert torch.equal(convolution(wider), of_wider)
+    (undo,) = undos
+    undo()
+    assert "forward" not in vars(convolution)
+
+
 def test_all_comes_off_again(make_case: Callable[..., Case], traced: Any) -> None:
     case = make_case()
     batch, names = case.batch(), [*case.model.state_dict()]
@@ -305,6 +321,6 @@ def test_what_the_operators_do_not_know_is_left_alone(load_tiny: Any, monkeypatc
 def quicken_linears(model: Any) -> tuple[int, int]:
     """How many layers with LoRA, and without, were given another forward."""
     undos: list[Any] = []
-    numbers = quicken_._quicken_linears(model, undos)
-    assert len(undos) == sum(numbers)
-    return numbers
+    lora, frozen = quicken_._quicken_linears(model, undos)
+    assert len(undos) == len(lora) + frozen
+    return len(lora), frozen

@@ -9,11 +9,28 @@ import pytest
 import torch
 import torch.nn.functional as F
 from packed import CASES, CLASSES, EVEN, RAGGED, load_family, make_examples, make_talk, packer_for, scoring
+from reads import Reads
 
 from boxtune.finetune import build_encoder
 from boxtune.finetune.collate import IGNORED, collate_for_training
 from boxtune.finetune.scoring import AT_ONCE, install_scoring, score_tokens
 
+COUNTED, MASKED = "import_utils.py:torch_compilable_check", "masking_utils.py:find_packed_sequence_indices"
+ASKED = {
+    "qwen3_vl": {"vision_utils.py:get_vision_interpolation_indices_and_weights"},
+    "internvl": {"modeling_internvl.py:get_placeholder_mask", COUNTED, MASKED},
+    "deepseek_vl": {"modeling_deepseek_vl.py:get_placeholder_mask", COUNTED, MASKED},
+    "idefics3": {"masking_utils.py:_ignore_bidirectional_mask_sdpa", COUNTED, MASKED},
+    "smolvlm": {
+        *("masking_utils.py:_ignore_bidirectional_mask_sdpa", "modeling_smolvlm.py:get_placeholder_mask"),
+        *(COUNTED, MASKED),
+    },
+    "llava_onevision": {
+        *("modeling_llava_onevision.py:<listcomp>", "modeling_llava_onevision.py:get_placeholder_mask"),
+        *(COUNTED, MASKED),
+    },
+}
+"""Where transformers' own forwards ask the device for a number, by family; the others never do."""
 WIDTH, WORDS = 32, 97
 TOLERANCE = 1e-6
 
@@ -82,6 +99,21 @@ def test_nothing_of_a_sample_is_in_another(case: Any) -> None:
     before, after = in_row(loaded, encoder, first), in_row(loaded, encoder, mixed)
     same = [torch.equal(one["loss"], other["loss"]) for one, other in zip(before, after, strict=True)]
     assert same == [False, True, False, True]
+
+
+def test_the_host_asks_for_no_number_of_its_own(case: Any) -> None:
+    loaded, encoder = case
+    examples = make_examples(encoder, RAGGED)
+    batch, packing = collate_for_training(examples, encoder.layout), packer_for(loaded, encoder).pack(examples)
+    with scoring(loaded.model), torch.no_grad(), Reads() as reads:
+        loaded.model(**batch, packing=packing, score=True)
+    assert set(reads.found) == ASKED.get(loaded.source.family.name, set())
+    if loaded.source.family.packing == "grid":
+        # What is not counted in a step is counted in any other call.
+        *grids, last = batch["image_grid_thw"]
+        cut = {"pixel_values": batch["pixel_values"][: -int(last.prod())], "image_grid_thw": torch.stack(grids)}
+        with pytest.raises(ValueError, match="do not match"):
+            loaded.model(**batch | cut)
 
 
 def test_without_being_asked_to_score_the_model_is_as_before(case: Any) -> None:

@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from reads import Reads
 from trained import build_squares_trainer, make_batch
 from trl import SFTTrainer
+
+from boxtune.finetune import lora_linear
+from boxtune.finetune.lora_linear import Rounded
 
 METRICS = {"entropy", "mean_token_accuracy", "num_tokens"}
 
@@ -104,6 +108,45 @@ def test_a_step_puts_every_module_into_training(trainer: Any) -> None:
             trainer.training_step(trainer.model, batch)
             assert all(module.training for module in trainer.model.modules())
     assert "train" not in vars(trainer.model)
+
+
+def test_a_step_never_waits_for_a_number(trainer: Any) -> None:
+    """From the forward to the optimizer; what a number is needed for comes from the batch as the host has it."""
+    trainer.create_optimizer()
+    batch = make_batch(trainer, range(3))
+    for reads in (Reads(), Reads()):
+        with reads:
+            trainer.training_step(trainer.model, batch, num_items_in_batch=torch.tensor(60))
+            trainer._clip_grad_norm(trainer.model)
+            trainer.optimizer.step()
+            trainer.model.zero_grad()
+    assert [name for name in reads.found if "torch" not in name] == []
+
+
+def test_adapters_are_rounded_anew_in_each_step(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a step and not at each use, as they are after the step before, and no copy is left behind."""
+    rounded: list[torch.Tensor] = []
+    now = Rounded.now
+
+    def see(self: Any) -> None:
+        now(self)
+        assert len(self.copies) == len(trainer.quickened.adapters) and all(map(torch.equal, self.copies, exact()))
+        rounded.append(self.copies[0].clone())
+
+    def exact() -> list[torch.Tensor]:
+        return [weight.detach().bfloat16() for weight in trainer.quickened.adapters]
+
+    monkeypatch.setattr(Rounded, "now", see)
+    # This CPU need not compute in bf16 for that.
+    trainer.args.bf16 = True
+    trainer.create_optimizer()
+    batch = make_batch(trainer, range(2))
+    for _ in range(2):
+        trainer.training_step(trainer.model, batch)
+        trainer.optimizer.step()
+        trainer.model.zero_grad()
+        assert not lora_linear._copies
+    assert len(rounded) == 2 and not torch.equal(*rounded)
 
 
 def test_a_step_walks_through_the_model_once(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,61 @@ def test_one_bad_step_is_left_out_and_counted(tmp_path: Path) -> None:
     assert callback.verdict.word == "learning"
 
 
+@pytest.mark.parametrize("bad", [(40,), (49,), (21, 22, 23, 39, 40)])
+def test_where_asking_is_dear_bad_steps_are_heard_of_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: tuple[int, ...]
+) -> None:
+    """The optimizer leaves them out by itself; the run is to the bit the one in which the host asks at once."""
+    weights, told, asked = [], [], []
+    for late in (True, False):
+        monkeypatch.setattr("boxtune.guard.gradients._drains", lambda _, late=late: late)
+        callback = guard.LearningCallback()
+        parts = healthy(tmp_path, max_steps=50, logging_steps=100, eval_strategy="no", weight_decay=0.1)
+        parts.callbacks = [Spoil(*bad), callback]
+        measure = callback.gradients.__class__.measure
+        late_steps: list[int] = []
+
+        def seen(self: Any, *args: Any, measure: Any = measure, late_steps: list[int] = late_steps) -> float:
+            norm = float(measure(self, *args))
+            late_steps.extend([self.late.step] if self.late else [])
+            return norm
+
+        with monkeypatch.context() as patched:
+            patched.setattr("boxtune.guard.gradients.Gradients.measure", seen)
+            trainer = build(parts)
+            trainer.train()
+        bad_steps = [f for f in callback.findings if f.check == "run.bad_step"]
+        told.append((callback.bad_steps, [f.seen for f in bad_steps], callback.good_steps, callback.verdict.word))
+        weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
+        asked.append(late_steps)
+        assert not hasattr(trainer.optimizer.optimizer, "found_inf")
+    assert told[0] == told[1] and told[0][0] == len(bad)
+    assert torch.equal(*weights)
+    assert asked == [[step for step in range(22, 51)], []]
+
+
+def test_an_optimizer_that_cannot_leave_a_step_out_is_not_relied_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("boxtune.guard.gradients._drains", lambda _: True)
+    callback = guard.LearningCallback()
+    parts = healthy(tmp_path, max_steps=30, logging_steps=100, eval_strategy="no", optim="adamw_torch")
+    parts.callbacks = [Spoil(25), callback]
+    assert _told(build(parts), callback) == ["run.bad_step"]
+    assert callback.gradients.late is None and callback.bad_steps == 1
+
+
+def test_late_bad_steps_without_end_stop_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("boxtune.guard.gradients._drains", lambda _: True)
+    callback = guard.LearningCallback()
+    parts = healthy(tmp_path, max_steps=80, logging_steps=100, eval_strategy="no")
+    parts.callbacks = [Spoil(*range(30, 80)), callback]
+    trainer = build(parts)
+    with pytest.raises(guard.NotLearning, match=r"20 steps in a row up to 50"):
+        trainer.train()
+    assert all(bool(p.isfinite().all()) for p in trainer.model.parameters())
+
+
 def test_bad_steps_without_end_stop_it(tmp_path: Path) -> None:
     callback = guard.LearningCallback()
     parts = healthy(tmp_path, max_steps=60)
@@ -139,7 +194,7 @@ def test_a_fault_of_the_guard_does_not_end_the_run(tmp_path: Path, monkeypatch: 
     def fail(*_: Any) -> None:
         raise KeyError("ours")
 
-    monkeypatch.setattr("boxtune.guard.callback.gradient_norms", fail)
+    monkeypatch.setattr("boxtune.guard.gradients._norm", fail)
     callback = guard.LearningCallback()
     parts = healthy(tmp_path)
     parts.callbacks = [callback]

@@ -2,20 +2,22 @@
 
 PEFT and bitsandbytes do the same in several operators, and keep what the backward does not need. Here
 
-- the adapter's product is added by the matrix product itself (`addmm_`, no tensor of its own);
+- the product with W adds itself to the adapter's (`addmm_`), so that the output is read once, and not on its own;
+- A and B are rounded to the dtype of x once in a micro-batch (`Rounded`), and their gradients leave the product in
+  their own dtype;
 - W is dequantised once for the forward and once for the backward, and neither copy is kept;
 - dropout keeps neither what it leaves of x nor what it dropped: both come again from a seed;
 - for torch.compile the whole is one opaque node, so that it cannot decide to keep a dequantised W.
 
-Only A and B get gradients; W and bias are frozen. On an H200 (10,736 rows, bf16, rank 64) the adapter makes the product
-with a layer of 18944 x 3584 take 1.22 times as long, with one of 3584 x 18944 1.07 times; added as a tensor of its own
-1.25 and 1.18 times.
+Only A and B get gradients; W and bias are frozen. On an H200 (10,736 rows, bf16, rank 64) forward products with layers
+of 18944 x 3584 and 3584 x 3584 take 2.15 and 0.40 ms where the base's comes second and 2.27 and 0.42 where it comes
+first; backward, of 3584 x 18944, 2.14 and 2.45.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -96,16 +98,21 @@ def lora_linear(
     seed: torch.Tensor | None,
     share: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x (..., in) -> y (..., out) in the dtype of x, and what the backward needs of the way through A (rows, r).
+    """x (..., in) -> y (..., out) in the dtype of x, and what B is multiplied with, scale z A^T (rows, r).
 
     `weight` with its `state` is as `stored` gives them; `a` (r, in) and `b` (out, r) may be of any float dtype. The
     adapter sees x with a `share` of it dropped, chosen by `seed` (1, int64) and not kept: the backward drops the same
     again. Without a seed it sees all of x.
     """
     rows = x.reshape(-1, x.shape[-1])
-    y = _product(rows, weight, state, bias, b.shape[0])
-    inner = _drop(rows, seed, share) @ a.to(x.dtype).t()
-    y.addmm_(inner, b.to(x.dtype).t(), alpha=scale)
+    inner = _times(_drop(rows, seed, share), _rounded(a, x.dtype).t(), scale)
+    back = _rounded(b, x.dtype).t()
+    if weight.dtype == FLOAT8:
+        # Its product cannot add itself to another.
+        y = _product(rows, weight, state, bias, b.shape[0]).addmm_(inner, back)
+    else:
+        y = inner @ back if bias is None else torch.addmm(bias.to(x.dtype), inner, back)
+        y.addmm_(rows, _dense(weight, state, b.shape[0], x.shape[-1], x.dtype).t())
     return y.view(*x.shape[:-1], b.shape[0]), inner
 
 
@@ -143,16 +150,20 @@ def lora_linear_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of x (empty unless `needs_x`), of A and of B."""
     rows, inputs = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-    through = (rows @ b.to(grad.dtype)).mul_(scale)
-    grad_a = (through.t() @ _drop(inputs, seed, share)).to(a.dtype)
-    grad_b = (rows.t() @ inner).to(b.dtype).mul_(scale)
+    through = _times(rows, _rounded(b, grad.dtype), scale)
+    grad_a = _product_as(a.dtype, through.t(), _drop(inputs, seed, share))
+    grad_b = _product_as(b.dtype, rows.t(), inner)
     if not needs_x:
         return grad.new_empty(0), grad_a, grad_b
-    grad_x = _product_back(rows, weight, state, x.shape[-1])
-    if seed is None:
-        grad_x.addmm_(through, a.to(grad.dtype))
+    first = _rounded(a, grad.dtype)
+    if weight.dtype != FLOAT8:
+        grad_x = _drop(through @ first, seed, share)
+        grad_x.addmm_(rows, _dense(weight, state, rows.shape[-1], x.shape[-1], grad.dtype))
+    elif seed is None:
+        grad_x = _product_back(rows, weight, state, x.shape[-1]).addmm_(through, first)
     else:
-        _drop(through @ a.to(grad.dtype), seed, share, onto=grad_x)
+        grad_x = _product_back(rows, weight, state, x.shape[-1])
+        _drop(through @ first, seed, share, onto=grad_x)
     return grad_x.view(x.shape), grad_a, grad_b
 
 
@@ -171,6 +182,54 @@ def _(
     needs_x: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return grad.new_empty(x.shape if needs_x else (0,)), torch.empty_like(a), torch.empty_like(b)
+
+
+class Rounded:
+    """Adapters' weights in the dtype that they are computed in, rounded together for a micro-batch.
+
+    One by one, at each use, the 392 of a 7B model took an H200 3.6 ms forward and as much backward, and the host twice
+    5 ms; together 0.3 ms. `now` is to be called after each change of the weights, and `forget` before the next.
+    """
+
+    def __init__(self, weights: Sequence[torch.Tensor], dtype: torch.dtype) -> None:
+        self.weights = [weight for weight in weights if weight.dtype != dtype]
+        self.copies = [torch.empty_like(weight, dtype=dtype, requires_grad=False) for weight in self.weights]
+
+    def now(self) -> None:
+        """From here the operators take copies of the weights as they are."""
+        if self.weights:
+            with torch.no_grad():
+                torch._foreach_copy_(self.copies, self.weights)
+        _copies.update((weight.data_ptr(), copy) for weight, copy in zip(self.weights, self.copies, strict=True))
+
+    @staticmethod
+    def forget() -> None:
+        """From here the operators round for themselves."""
+        _copies.clear()
+
+
+_copies: dict[int, torch.Tensor] = {}
+"""By the address of the weight: an operator is not handed the parameter itself where it is compiled."""
+
+
+def _rounded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if weight.dtype == dtype:
+        return weight
+    copy = _copies.get(weight.data_ptr())
+    known = copy is not None and copy.dtype == dtype and copy.shape == weight.shape
+    return copy if known else weight.to(dtype)  # type: ignore[return-value]
+
+
+def _times(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
+    """scale left right, scaled before it is rounded; what is in the tensor before is not read."""
+    return left.new_empty(left.shape[0], right.shape[1]).addmm_(left, right, beta=0, alpha=scale)
+
+
+def _product_as(dtype: torch.dtype, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """left right in that dtype; in fp32 it is not rounded in between where the device can do so."""
+    if left.is_cuda and dtype == torch.float32 and left.dtype != dtype:
+        return torch.mm(left, right, out_dtype=dtype)
+    return (left @ right).to(dtype)
 
 
 def _drop(

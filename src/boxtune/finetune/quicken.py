@@ -1,6 +1,7 @@
-"""The fast step, put on a trainer's model in four pieces, and taken off again.
+"""The fast step, put on a trainer's model in pieces, and taken off again.
 
-1. linear layers with LoRA, and frozen quantised ones, go through one operator each (`lora_linear`);
+1. linear layers with LoRA, and frozen quantised ones, go through one operator each (`lora_linear`), and patches of
+   images are embedded by a matrix product;
 2. attention keeps samples apart in one row without padding (`attention`);
 3. while training the layers of both towers are compiled, one graph for all layers of a kind and all lengths
    (`torch.compile`); evaluations, whose graphs would be others, go without;
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 import torch._inductor.config
+import torch.nn.functional as F
 from torch._dynamo import maybe_mark_dynamic
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -39,9 +41,13 @@ ADAPTER = "default"
 
 @dataclass(frozen=True, kw_only=True)
 class Quickened:
-    """What was put on a model: how many layers of which kind, and how all of it is taken off."""
+    """What was put on a model: how many layers of which kind, and how all of it is taken off.
+
+    `adapters` are A and B of the `lora_layers`, which a trainer may have rounded together (`lora_linear.Rounded`).
+    """
 
     lora_layers: int
+    adapters: tuple[torch.nn.Parameter, ...]
     frozen_layers: int
     compiled_layers: int
     packs: bool
@@ -56,8 +62,9 @@ def quicken(model: Any, *, packs: bool, compiled: bool, linears: bool = True) ->
     Layers that the operators do not know (8 bits, other adapters than plain LoRA) stay as they are.
     """
     undos: list[Callable[[], None]] = []
-    lora, frozen = _quicken_linears(model, undos) if linears else (0, 0)
+    lora, frozen = _quicken_linears(model, undos) if linears else ([], 0)
     base, num = model.get_base_model(), 0
+    _quicken_patches(base, undos)
     undos.append(install_scoring(base))
     if packs:
         undos.append(_set_attention(base))
@@ -67,7 +74,15 @@ def quicken(model: Any, *, packs: bool, compiled: bool, linears: bool = True) ->
         for take_back in reversed(undos):
             take_back()
 
-    return Quickened(lora_layers=lora, frozen_layers=frozen, compiled_layers=num, packs=packs, undo=undo)
+    weights = tuple(part[ADAPTER].weight for layer in lora for part in (layer.lora_A, layer.lora_B))
+    return Quickened(
+        lora_layers=len(lora),
+        adapters=weights,
+        frozen_layers=frozen,
+        compiled_layers=num,
+        packs=packs,
+        undo=undo,
+    )
 
 
 def _override(module: Any, forward: Callable[..., Any], undos: list[Callable[[], None]]) -> None:
@@ -77,22 +92,39 @@ def _override(module: Any, forward: Callable[..., Any], undos: list[Callable[[],
     undos.append(lambda: delattr(module, "forward"))
 
 
-def _quicken_linears(model: Any, undos: list[Callable[[], None]]) -> tuple[int, int]:
+def _quicken_linears(model: Any, undos: list[Callable[[], None]]) -> tuple[list[Any], int]:
+    """The layers with LoRA, and the number of frozen ones."""
     from peft.tuners.lora import LoraLayer
 
-    lora, frozen = 0, 0
+    lora: list[Any] = []
+    frozen = 0
     under: set[Any] = set()
     for module in model.modules():
         if isinstance(module, LoraLayer):
             under |= {module, module.base_layer}
             if _is_plain_lora(module):
                 _override(module, _lora_forward, undos)
-                lora += 1
+                lora.append(module)
     for module in model.modules():
         if module not in under and _is_nf4(module):
             _override(module, _frozen_forward, undos)
             frozen += 1
     return lora, frozen
+
+
+def _quicken_patches(base: Any, undos: list[Callable[[], None]]) -> None:
+    for module in base.modules():
+        whole = isinstance(module, torch.nn.Conv3d) and module.kernel_size == module.stride
+        if whole and module.groups == 1 and module.padding == (0, 0, 0) and module.dilation == (1, 1, 1):
+            _override(module, _patches_forward, undos)
+
+
+def _patches_forward(self: Any, patches: torch.Tensor) -> torch.Tensor:
+    """A convolution over patches of just its own size, as the matrix product that it is (H200, eight images of 5,040
+    patches: 0.24 ms, torch's convolution 4.9)."""
+    if patches.shape[2:] != self.kernel_size:
+        return type(self).forward(self, patches)  # type: ignore[no-any-return]
+    return F.linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
 def _is_plain_lora(module: Any) -> bool:

@@ -19,6 +19,7 @@ from trl import SFTTrainer
 from boxtune.errors import ModelError
 from boxtune.families import Family
 from boxtune.finetune.dealing import Dealing, DealtSampler
+from boxtune.finetune.lora_linear import Rounded
 from boxtune.finetune.packing import PACKING
 from boxtune.finetune.quantization import tower_of
 from boxtune.finetune.quicken import Quickened
@@ -49,6 +50,7 @@ class TowerTrainer(SFTTrainer):
         self.waited_s, self.logged_at = 0.0, time.perf_counter()
         self._spared: Any = None
         self._modules: list[Any] | None = None
+        self._copies: Rounded | None = None
         super().__init__(*args, **more)
         # Both losses are divided by the tokens of the whole optimizer step, whatever the model's own forward takes;
         # for Qwen3-VL or Gemma 3 transformers would otherwise average micro-batches, however long their answers are.
@@ -158,13 +160,28 @@ class TowerTrainer(SFTTrainer):
             )
 
     def _step_in_parts(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
-        with self._in_training(model):
+        with self._in_training(model), self._rounded():
             if self.parts == 1:
                 return super().training_step(model, inputs, num_items_in_batch)
             total: Any = 0.0
             for part in split_batch(inputs, self.parts):
                 total = total + super().training_step(model, part, num_items_in_batch)
             return total
+
+    @contextlib.contextmanager
+    def _rounded(self) -> Iterator[None]:
+        """Inside, the adapter is rounded once to what it is computed in, as it is now."""
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
+        if self.quickened is None or dtype is None:
+            yield
+            return
+        if self._copies is None:
+            self._copies = Rounded(self.quickened.adapters, dtype)
+        self._copies.now()
+        try:
+            yield
+        finally:
+            self._copies.forget()
 
     # transformers walks through all modules of the model five times in a micro-batch and its step. With as many
     # layers as a 7B model has, narrow ones, that was a quarter of a step's time on a CPU, under a profiler.
@@ -250,7 +267,7 @@ class TowerTrainer(SFTTrainer):
         """The model with the weights saved in `folder`, and without the fast step: as it will be loaded."""
         if self.quickened is not None:
             self.quickened.undo()
-            self.quickened = None
+            self.quickened = self._copies = None
         if self._spared is not None:
             del self._spared.zero_grad
             self._spared = self._modules = None

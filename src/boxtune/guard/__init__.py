@@ -5,10 +5,11 @@ boxtune.guard.check(trainer)             on a trainer that has been built, or
 callbacks=[boxtune.guard.LearningCallback()]
 """
 
-from boxtune.guard.callback import PROOFS, LearningCallback, NotLearning
+from boxtune.guard.callback import LearningCallback
 from boxtune.guard.finding import Finding
 from boxtune.guard.ledger import Ledger, Stage, check_trainable, watch_adapter
 from boxtune.guard.preflight import Preflight, run_preflight
+from boxtune.guard.proofs import PROOFS, NotLearning
 from boxtune.guard.stages import Stages
 from boxtune.guard.trace import Tracer
 from boxtune.guard.verdict import Verdict, judge, share_moved, snapshot

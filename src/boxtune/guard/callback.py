@@ -1,6 +1,6 @@
 """The guard inside a run: preflight before the first step, a watch over every step, the verdict at the end.
 
-It stops a run only on these proofs (`PROOFS`), each of which no amount of waiting can undo; everything else warns.
+It stops a run only on `PROOFS`; everything else warns.
 """
 
 from __future__ import annotations
@@ -21,23 +21,16 @@ from transformers import Trainer, TrainerCallback
 
 from boxtune.guard.checks_setup import is_sharded
 from boxtune.guard.finding import Finding, name_some
-from boxtune.guard.monitor import Sample, all_sums, gradient_norms, rising, same
+from boxtune.guard.gradients import Gradients
+from boxtune.guard.monitor import Sample, all_sums, rising, same
 from boxtune.guard.paired import Paired
 from boxtune.guard.preflight import Preflight, generates, run_preflight
+from boxtune.guard.proofs import PROOFS, NotLearning
 from boxtune.guard.ranks import num_ranks, of_all_ranks, rank
 from boxtune.guard.stages import Stages
 from boxtune.guard.towers import Towers
 from boxtune.guard.verdict import Verdict, judge, share_moved, snapshot
 
-PROOFS = {
-    "preflight": "a check before the first step failed",
-    "run.frozen": "no parameter is trainable any more; `boxtune doctor --trace` names the line",
-    "run.no_gradient": "no tensor has had a gradient for three optimizer steps, and nothing has moved",
-    "run.still": "no bit of the trainable weights has changed in five steps, at a learning rate and a gradient above 0",
-    "run.undone": "five updates in a row were taken back before the next step began",
-    "run.not_finite": "twenty optimizer steps in a row had a gradient that is not finite",
-}
-"""Everything that stops a run, by id."""
 REPLAY = "`boxtune doctor --trace` names the line"
 NO_GRADIENT, STILL, UNDONE, NOT_FINITE = 3, 5, 5, 20
 CLOSELY = 20
@@ -48,12 +41,6 @@ MOST_KEPT = 20
 """Findings of one check that are kept: what is wrong at every step need not be told a million times."""
 RISES = 0.01
 """Share of runs without any trend that are said to rise."""
-
-
-class NotLearning(RuntimeError):
-    """The guard stopped the run, or did not let it begin."""
-
-    exit_code = 3
 
 
 def guarded(event: Callable[..., None]) -> Callable[..., None]:
@@ -126,6 +113,7 @@ class LearningCallback(TrainerCallback):
         self.not_finite = self.undone = self.good_steps = 0
         self.steps_within = self.sharded = self.generates = False
         self.paired: Paired | None = None
+        self.gradients = Gradients()
 
     @guarded
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
@@ -212,7 +200,10 @@ class LearningCallback(TrainerCallback):
             self._note(Finding(check="run.outside", level="warn", seen=seen, fix="look at the other callbacks"))
 
     @guarded
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any
+    ) -> None:
+        self._hear()
         if self.sharded:
             return
         # What is known to train comes first: a walk through a large model takes its time.
@@ -225,36 +216,44 @@ class LearningCallback(TrainerCallback):
             # Some optimizers step within the backward pass, and leave no gradient behind.
             self.steps_within = all_sums(self.trainable) != self.without
             if not self.steps_within and self.no_gradient >= NO_GRADIENT:
-                seen = (
-                    f"{self.no_gradient} steps up to {state.global_step + 1} had no gradient at all, and moved nothing"
-                )
-                self._prove("run.no_gradient", seen)
+                steps = f"{self.no_gradient} steps up to {state.global_step + 1}"
+                self._prove("run.no_gradient", f"{steps} had no gradient at all, and moved nothing")
         self.norm = 0.0
         if self.no_gradient or self.steps_within:
             return
-        norms = gradient_norms(self.trainable, self.names)
-        self.norm = sum(norms.values())
+        step = state.global_step + 1
+        # A scaler has its own way with steps that are not finite; where weights are read back, all waits anyway.
+        late = self.begun is None and not args.fp16
+        self.norm = self.gradients.measure(self.trainable, optimizer, step, late)
+        if self.gradients.late is None and not args.fp16 and not self._finite(step):
+            for parameter in self.trainable.values():
+                parameter.grad = None
+
+    def _hear(self) -> None:
+        """What became of the step before, where it was not known then."""
+        if self.gradients.late is None:
+            return
+        self.norm, step = self.gradients.late.read(), self.gradients.late.step
+        self.gradients.late = None
+        self.good_steps += self._finite(step) and self.rate > 0 and self.norm > 0
+
+    def _finite(self, step: int) -> bool:
+        """Whether the gradient of a step was finite; one that was not is left out, and counted."""
         if math.isfinite(self.norm):
             self.not_finite = 0
-            return
-        if args.fp16:
-            # The scaler leaves out such steps itself, and means to.
-            return
+            return True
         self.bad_steps += 1
         self.not_finite += 1
-        for parameter in self.trainable.values():
-            parameter.grad = None
-        seen = (
-            f"step {state.global_step + 1} had a gradient that is not finite and was left out ({self.bad_steps} so far)"
-        )
-        self._note(
-            Finding(check="run.bad_step", level="warn", seen=seen, fix="look at the batch, and at the precision")
-        )
+        seen = f"step {step} had a gradient that is not finite and was left out ({self.bad_steps} so far)"
+        fix = "look at the batch, and at the precision"
+        self._note(Finding(check="run.bad_step", level="warn", seen=seen, fix=fix))
         if self.not_finite >= NOT_FINITE:
-            self._prove("run.not_finite", f"{self.not_finite} steps in a row up to {state.global_step + 1}")
+            self._prove("run.not_finite", f"{self.not_finite} steps in a row up to {step}")
+        return False
 
     @guarded
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+        self.gradients.stepped()
         if optimizer is None:
             return
         self.rate = max((float(group["lr"]) for group in optimizer.param_groups), default=0.0)
@@ -263,7 +262,8 @@ class LearningCallback(TrainerCallback):
 
     @guarded
     def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-        # A step that could have moved something: others prove nothing.
+        self.gradients.stepped()
+        # A step that could have moved something: others prove nothing. (One that is heard of later counts then.)
         good = self.rate > 0 and math.isfinite(self.norm) and (self.norm > 0 or self.steps_within)
         self.good_steps += good
         if self.begun is None:
@@ -292,6 +292,7 @@ class LearningCallback(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, model: Any = None, metrics: Any = None, **_: Any
     ) -> None:
+        self._hear()
         loss = (metrics or {}).get("eval_loss")
         if loss is None:
             return
@@ -310,11 +311,11 @@ class LearningCallback(TrainerCallback):
 
     @guarded
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        self._hear()
         self.running = False
         if not self.generates and (chance := rising(self.losses)) < RISES:
-            seen = (
-                f"the training loss rises (Mann-Kendall, p = {chance:.2g}; one run in a hundred without any trend does)"
-            )
+            test = f"Mann-Kendall, p = {chance:.2g}; one run in a hundred without any trend does"
+            seen = f"the training loss rises ({test})"
             self._note(Finding(check="run.rising", level="warn", seen=seen, fix="lower the learning rate"))
         if self.stages is not None:
             told = {finding.check for finding in self.findings}

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from boxtune.guard.callback import LearningCallback, NotLearning
+from boxtune.guard.callback import LearningCallback
 from boxtune.guard.finding import Finding
+from boxtune.guard.proofs import NotLearning
 from boxtune.guard.ranks import rank
 from boxtune.guard.stages import Stages
 from boxtune.guard.watch import watch

@@ -1,7 +1,6 @@
-"""What is measured while a run trains: a small sample of its weights, its gradients, and what lies between two steps.
+"""What is measured while a run trains: a small sample of its weights, and what lies between two steps.
 
-Everything is kept on the device. Each step waits for one number a tower, a step that is looked at closely for one a
-tensor of the sample.
+Everything is kept on the device; a step that is looked at closely waits for one number a tensor of the sample.
 """
 
 from __future__ import annotations
@@ -49,20 +48,6 @@ def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
 def all_sums(trainable: Mapping[str, torch.nn.Parameter]) -> dict[str, int]:
     """A sum of each trainable tensor, to tell whether any element of any of them has changed."""
     return {name: weight_sum(parameter) for name, parameter in trainable.items()}
-
-
-def gradient_norms(trainable: Mapping[str, torch.nn.Parameter], towers: Towers) -> dict[str, float]:
-    """The norm of the gradient by tower; a tower without any is left out."""
-    parts: dict[str, list[torch.Tensor]] = defaultdict(list)
-    for name, parameter in trainable.items():
-        if parameter.grad is not None:
-            parts[towers.of(name)].append(parameter.grad.detach())
-    norms = {}
-    for tower, grads in parts.items():
-        each = [norm.float() for norm in torch._foreach_norm(grads)]
-        # A model may be spread over several devices.
-        norms[tower] = float(torch.stack([norm.to(each[0].device) for norm in each]).norm())
-    return norms
 
 
 MOST = 500

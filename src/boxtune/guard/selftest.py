@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
-from boxtune.guard.callback import LearningCallback, NotLearning
+from boxtune.guard.callback import LearningCallback
+from boxtune.guard.proofs import NotLearning
 from boxtune.guard.traps import installed, known_traps
 from boxtune.guard.watch import watch
 
