@@ -127,8 +127,10 @@ class Fixed(TrainingCollator):
 
 
 class Timer(TrainerCallback):
-    """Seconds of each optimizer step, or of each in `together` of them, and the losses. With `trace`, what the last three
-    steps do is recorded there."""
+    """Seconds of each optimizer step, or of each in `together` of them, and the losses.
+
+    With `trace`, what the last three steps do is recorded there.
+    """
 
     def __init__(self, steps: int, trace: str | None, together: int) -> None:
         self.together = together

@@ -217,7 +217,7 @@ def _rounded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return weight
     copy = _copies.get(weight.data_ptr())
     known = copy is not None and copy.dtype == dtype and copy.shape == weight.shape
-    return copy if known else weight.to(dtype)  # type: ignore[return-value]
+    return copy if known else weight.to(dtype)
 
 
 def _times(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
