@@ -101,8 +101,11 @@ class Load:
     dropout: bool
 
 
-def peak_bytes(shape: Shape, load: Load, micro: int, checkpointed: int) -> int:
-    """The most that is in use at once, in one of the longest batches of that many samples."""
+def peak_bytes(shape: Shape, load: Load, micro: int, checkpointed: int, *, accumulates: bool = False) -> int:
+    """The most that is in use at once, in one of the longest batches of that many samples.
+
+    Where it `accumulates`, the gradients of the micro-batches before are there too.
+    """
     tokens, patches = _long_batch(load.tokens, micro), _long_batch(load.images, micro) * shape.merge**2
     grows = 1.0 if load.compiled else UNFUSED
     kept = grows * layer_bytes(shape, load.lora_rank)
@@ -114,7 +117,8 @@ def peak_bytes(shape: Shape, load: Load, micro: int, checkpointed: int) -> int:
     vision_pass = patches * 2 * vision_layer
     if load.vision_trains:
         language += patches * shape.vision_layers * grows * (vision_layer + 4 * shape.vision_hidden)
-    return int(load.weights + BYTES_PER_TRAINED * load.trained + max(language, vision_pass))
+    per_trained = BYTES_PER_TRAINED + 4 * accumulates
+    return int(load.weights + per_trained * load.trained + max(language, vision_pass))
 
 
 def layer_bytes(shape: Shape, rank: int) -> int:
@@ -163,7 +167,8 @@ def plan_step(shape: Shape, load: Load, card: Card, train: TrainSettings, num_ra
     room = USABLE * card.memory
     best: tuple[float, int, int] | None = None
     for micro in micros:
-        fits = next((way for way in ways if peak_bytes(shape, load, micro, way) <= room), None)
+        more = micro < share
+        fits = next((way for way in ways if peak_bytes(shape, load, micro, way, accumulates=more) <= room), None)
         if fits is not None:
             each = seconds(shape, load, card, micro, fits) / micro
             best = min(best or (math.inf, 0, 0), (each, micro, fits))
@@ -174,7 +179,7 @@ def plan_step(shape: Shape, load: Load, card: Card, train: TrainSettings, num_ra
 
 
 def _told(shape: Shape, load: Load, card: Card, share: int, each: float, micro: int, again: int) -> StepPlan:
-    peak = peak_bytes(shape, load, micro, again)
+    peak = peak_bytes(shape, load, micro, again, accumulates=micro < share)
     room = card.memory / GIB
     how = "every layer once" if not again else f"{again} of {shape.layers} layers of the language tower twice"
     reasons = [

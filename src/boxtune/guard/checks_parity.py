@@ -4,6 +4,7 @@ adapter, what comes after and what came before. Run where the weights have alrea
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,59 @@ def logits_of(trainer: Any, batch: Mapping[str, Any]) -> torch.Tensor | None:
     return logits.detach().float() if isinstance(logits, torch.Tensor) else None
 
 
+class Shown:
+    """A batch, and what the model says of it, which several checks start from before anything more is trained.
+
+    `logits` are None where the model gives none; `positions` are what it handed to its rotary embeddings.
+    """
+
+    def __init__(self, trainer: Any, batch: Mapping[str, Any]) -> None:
+        self.trainer, self.batch = trainer, batch
+
+    @functools.cached_property
+    def _said(self) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+        positions: list[torch.Tensor] = []
+
+        def look(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = kwargs.get("position_ids", args[1] if len(args) > 1 else None)
+            if isinstance(given, torch.Tensor):
+                positions.append(given.detach())
+
+        hooks = [
+            module.register_forward_pre_hook(look, with_kwargs=True)
+            for name, module in self.trainer.model.named_modules()
+            if name.endswith("rotary_emb") and "visual" not in name
+        ]
+        try:
+            return logits_of(self.trainer, self.batch), positions
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @property
+    def logits(self) -> torch.Tensor | None:
+        return self._said[0]
+
+    @property
+    def positions(self) -> list[torch.Tensor]:
+        return self._said[1]
+
+
+def show_few(trainer: Any, batches: Batches) -> Shown:
+    """Two samples, or the first batch where they do not make one like it: what is asked here takes no more."""
+    first, rows = batches.train[0], batches.rows
+    ids = tensor_of(first, "input_ids")
+    if rows is None or batches.collate is None or len(rows) < 2 or ids is None or ids.shape[0] <= 2:
+        return Shown(trainer, first)
+    try:
+        few = collate_rows(batches, rows[:2], trainer)
+    except Exception:
+        # `check_batching` asks for the same, and says so.
+        return Shown(trainer, first)
+    alike = isinstance(few, Mapping) and few.keys() == first.keys() and bool(num_supervised(few))
+    return Shown(trainer, few if alike else first)
+
+
 def holds_image(row: Any) -> bool:
     """Whether a data set's row comes with an image: a column of that name, or a part of a message."""
     if isinstance(row, Mapping):
@@ -40,7 +94,7 @@ def holds_image(row: Any) -> bool:
     return isinstance(row, (list, tuple)) and any(holds_image(part) for part in row)
 
 
-def check_image(trainer: Any, batches: Batches) -> list[Finding]:
+def check_image(trainer: Any, batches: Batches, shown: Shown) -> list[Finding]:
     """Whether another image gives other logits."""
     batch = batches.train[0]
     names = [name for name in PIXELS if torch.is_tensor(batch.get(name))]
@@ -54,7 +108,7 @@ def check_image(trainer: Any, batches: Batches) -> list[Finding]:
         # Text alone may be meant; not so where the data brings images.
         level = "fail" if any(map(holds_image, batches.rows or ())) else "warn"
         return [Finding(check="image.used", level=level, seen=seen, fix=fix)]  # type: ignore[arg-type]
-    first = logits_of(trainer, batch)
+    first, batch = shown.logits, shown.batch
     if first is None:
         return []
     blank = copy_of(batch)
@@ -106,7 +160,7 @@ def check_image_tokens(trainer: Any, batch: Mapping[str, Any]) -> list[Finding]:
     return [Finding(check="image.tokens", level="fail", seen=seen, fix="images or tokens were cut: raise max_length")]
 
 
-def check_positions(trainer: Any, batch: Mapping[str, Any]) -> list[Finding]:
+def check_positions(trainer: Any, shown: Shown) -> list[Finding]:
     """Three-dimensional positions where the family has them, with height and width that vary over an image."""
     config = getattr(trainer.model, "config", None)
     text = getattr(config, "text_config", config)
@@ -116,29 +170,10 @@ def check_positions(trainer: Any, batch: Mapping[str, Any]) -> list[Finding]:
     if not any(hasattr(module, "get_rope_index") for module in trainer.model.modules()):
         # MiniCPM-V 4.6 has the text model of a family with such positions, and counts its images in one dimension.
         return []
-    token, ids = getattr(config, "image_token_id", None), tensor_of(batch, "input_ids")
-    if token is None or ids is None or not bool((ids == token).any()):
+    token, ids = getattr(config, "image_token_id", None), tensor_of(shown.batch, "input_ids")
+    if token is None or ids is None or not bool((ids == token).any()) or not shown.positions:
         return []
-    seen: list[torch.Tensor] = []
-
-    def look(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        positions = kwargs.get("position_ids", args[1] if len(args) > 1 else None)
-        if isinstance(positions, torch.Tensor):
-            seen.append(positions.detach())
-
-    hooks = [
-        module.register_forward_pre_hook(look, with_kwargs=True)
-        for name, module in trainer.model.named_modules()
-        if name.endswith("rotary_emb") and "visual" not in name
-    ]
-    try:
-        logits_of(trainer, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not seen:
-        return []
-    positions = seen[0]
+    positions = shown.positions[0]
     flat = positions.ndim != 3 or positions.shape[0] < 3
     if not flat:
         width = (ids == token) if positions.shape[-2:] == ids.shape else None
@@ -230,8 +265,9 @@ def computed_in(trainer: Any) -> str:
     return "bfloat16" if torch.bfloat16 in dtypes else "float16" if torch.float16 in dtypes else "float32"
 
 
-def check_causal(trainer: Any, batch: Mapping[str, Any]) -> list[Finding]:
+def check_causal(trainer: Any, shown: Shown) -> list[Finding]:
     """Another last token does not change what is said before it (labels do not leak backwards)."""
+    batch = shown.batch
     ids, labels = tensor_of(batch, "input_ids"), tensor_of(batch, "labels")
     if ids is None or labels is None or ids.shape != labels.shape or ids.ndim != 2:
         return []
@@ -241,7 +277,7 @@ def check_causal(trainer: Any, batch: Mapping[str, Any]) -> list[Finding]:
     if len(spoken) < 2:
         return []
     last = int(spoken[-1])
-    first = logits_of(trainer, batch)
+    first = shown.logits
     if first is None or first.shape[:2] != ids.shape:
         return []
     other = copy_of(batch)

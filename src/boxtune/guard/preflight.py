@@ -111,17 +111,17 @@ def _step_raises(error: Exception) -> Finding:
 
 
 def _after_the_steps(trainer: Any, batches: Batches, moved: bool) -> list[Finding]:
-    first = batches.train[0]
+    first, shown = batches.train[0], checks_parity.show_few(trainer, batches)
     checks: dict[str, Callable[[], list[Finding]]] = {
-        "image.used": lambda: checks_parity.check_image(trainer, batches),
+        "image.used": lambda: checks_parity.check_image(trainer, batches, shown),
         "image.tokens": lambda: checks_parity.check_image_tokens(trainer, first),
-        "positions.3d": lambda: checks_parity.check_positions(trainer, first),
-        "labels.leak": lambda: checks_parity.check_causal(trainer, first),
+        "positions.3d": lambda: checks_parity.check_positions(trainer, shown),
+        "labels.leak": lambda: checks_parity.check_causal(trainer, shown),
         "batch.same": lambda: checks_parity.check_batching(trainer, batches),
         "accumulation.same": lambda: checks_parity.check_accumulation(trainer, batches),
         # Of an adapter that did not move this has been said.
-        "adapter.used": lambda: checks_parity.check_adapter(trainer, first) if moved else [],
-        "save.same": lambda: checks_parity.check_saving(trainer, first),
+        "adapter.used": lambda: checks_parity.check_adapter(trainer, shown.batch) if moved else [],
+        "save.same": lambda: checks_parity.check_saving(trainer, shown.batch),
     }
     return [finding for name, check in checks.items() for finding in _tried(name, check)]
 

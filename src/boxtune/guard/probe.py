@@ -56,7 +56,7 @@ class Probed:
 
     `losses_*` are of the fixed batches with dropout off, before and after; `evaluated_*` what the trainer's evaluation
     says of its own first batch, None where it says no loss, and `direct_*` what the model's own loss of that batch is;
-    `noise` is how much two readings of the same weights differ.
+    `noise` is how much two readings of the first batch, with the same weights, differ.
     """
 
     tensors: Sequence[Moved]
@@ -155,7 +155,7 @@ def run_probe(
         highest = [RATE_WITHOUT] * len(highest)
 
     before = [loss_of(trainer, batch) for batch in batches]
-    again = [loss_of(trainer, batch) for batch in batches]
+    noise = abs(loss_of(trainer, batches[0]) - before[0])
     direct = loss_of(trainer, held_out)
     evaluated, raises = evaluated_loss(trainer, held_out)
     train_losses = []
@@ -200,7 +200,7 @@ def run_probe(
         evaluated_after=evaluated_loss(trainer, held_out)[0],
         direct_before=direct,
         direct_after=loss_of(trainer, held_out),
-        noise=max((abs(a - b) for a, b in zip(before, again, strict=True)), default=0.0),
+        noise=noise,
         train_losses=train_losses,
         peak_rates=highest,
         num_steps=num_steps,
