@@ -5,7 +5,7 @@
 2. attention keeps samples apart in one row without padding (`attention`);
 3. while training the layers of both towers are compiled, one graph for all layers of a kind and all lengths
    (`torch.compile`); evaluations, whose graphs would be others, go without;
-4. the forward scores packed batches (`scoring`).
+4. the forward scores packed batches (`scoring`), and the last layer works only where that looks.
 
 Every piece leaves names, parameters and what is saved as they are. What they bring stands in docs/speed.md.
 """
@@ -68,7 +68,9 @@ def quicken(model: Any, *, packs: bool, compiled: bool, linears: bool = True) ->
     undos.append(install_scoring(base))
     if packs:
         undos.append(_set_attention(base))
-        num = _compile_layers(base, undos) if compiled else 0
+        last = _last_layer(base)
+        _override(last, _last_forward, undos)
+        num = _compile_layers(base, last, undos) if compiled else 0
 
     def undo() -> None:
         for take_back in reversed(undos):
@@ -195,13 +197,54 @@ def _configs(base: Any) -> Iterator[Any]:
             yield config
 
 
-def _compile_layers(base: Any, undos: list[Callable[[], None]]) -> int:
-    """Compile the layers that transformers marks as repeated, for calls with packed samples; others run as before."""
+def _last_layer(base: Any) -> Any:
+    """The layer of the language tower that the output layer reads."""
+    return base.get_decoder().layers[-1]
+
+
+def _last_forward(self: Any, hidden: torch.Tensor, *args: Any, scored: Any = None, **kwargs: Any) -> Any:
+    """The last layer, of which only places `scored` in the one row are read: all but keys and values is computed there
+    alone, and is zero elsewhere. Of 28 layers with 40 of 1,342 tokens read that is 3 % of the language tower's work.
+    """
+    if scored is None:
+        return type(self).forward(self, hidden, *args, **kwargs)
+    if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+        return checkpoint(_scored_forward, self, scored, hidden, *args, use_reentrant=False, **kwargs)
+    return _scored_forward(self, scored, hidden, *args, **kwargs)
+
+
+def _scored_forward(layer: Any, scored: torch.Tensor, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    attention = layer.self_attn
+    parts = [layer.mlp, *(getattr(attention, name) for name in ("q_proj", "o_proj") if hasattr(attention, name))]
+    before = [vars(part).get("forward") for part in parts]
+    for part in parts:
+        part.forward = partial(_at, scored, part.forward)
+    try:
+        # Below the wrapper that checkpoints, which would know nothing of these places.
+        return type(layer).forward.__wrapped__(layer, hidden, *args, **kwargs)
+    finally:
+        for part, forward in zip(parts, before, strict=True):
+            del part.forward
+            if forward is not None:
+                part.forward = forward
+
+
+def _at(places: torch.Tensor, forward: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """What a forward that knows no neighbours makes of x (1, n, in) at those places, and zeros."""
+    made = forward(x[:, places])
+    return made.new_zeros(1, x.shape[1], made.shape[-1]).index_copy(1, places, made)
+
+
+def _compile_layers(base: Any, last: Any, undos: list[Callable[[], None]]) -> int:
+    """Compile the layers that transformers marks as repeated, for calls with packed samples; others run as before.
+
+    So does the `last`, which is another graph and would take the compiler longer than it takes a run.
+    """
     num = 0
     made: dict[Any, Callable[..., Any]] = {}
     _let_graphs_be_kept()
     for layer in base.modules():
-        if not isinstance(layer, GradientCheckpointingLayer):
+        if not isinstance(layer, GradientCheckpointingLayer) or layer is last:
             continue
         kind: Any = type(layer)
         if kind not in made:
@@ -242,7 +285,7 @@ def _compiled_forward(kind: Any) -> Callable[..., Any]:
         if not self.training or (kwargs.get("cu_seq_lens_q") is None and kwargs.get("cu_seqlens") is None):
             return kind.forward(self, hidden, *args, **kwargs)
         # What is meant for the other tower would be traced, and guarded, for nothing.
-        kwargs = {name: value for name, value in kwargs.items() if not name.startswith("image_")}
+        kwargs = {name: value for name, value in kwargs.items() if not name.startswith(("image_", "scored"))}
         _mark_lengths(hidden, kwargs)
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(compiled, self, hidden, *args, use_reentrant=False, **kwargs)
@@ -278,11 +321,13 @@ def _layers(base: Any, family: Family) -> list[tuple[Any, str | None]]:
 def checkpoint_layers(base: Any, family: Family, num: int) -> None:
     """Of the language tower's layers compute `num` twice, evenly spread, and of other towers all that are trained.
 
+    The last of them, which keeps the least, comes last.
+
     transformers turns checkpoints on for every layer of every tower, also of frozen ones, which keep nothing anyway,
     and lets embeddings require a gradient, so that a frozen vision tower is run backward for nothing.
     """
     language = language_layers(base, family)
-    for place, layer in enumerate(language):
+    for place, layer in enumerate(reversed(language)):
         layer.gradient_checkpointing = (place + 1) * num // len(language) > place * num // len(language)
     for layer, tower in _layers(base, family):
         if tower != "language":

@@ -62,6 +62,7 @@ def score_packed(model: Any, inputs: dict[str, Any], packing: dict[str, Any]) ->
             max_length_q=packing["longest"],
             max_length_k=packing["longest"],
             text_evenly=packing["text_evenly"],
+            scored=scored,
             **given,
         ).last_hidden_state[0]
     head = model.get_output_embeddings()
