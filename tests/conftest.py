@@ -40,6 +40,18 @@ settings.load_profile("boxtune")
 
 pytest_plugins = ["models"]
 
+LONGEST = (
+    "test_several_ranks", "test_run", "test_run_families", "test_probe", "test_faults", "test_healthy",
+    "test_todays_traps", "test_sharding", "test_pretrain", "test_quicken", "test_scoring", "test_ranks",
+)  # fmt: skip
+"""Files that take a minute or more begin first: a long one at the end would leave the other workers with nothing."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all others as they were."""
+    items.sort(key=lambda item: LONGEST.index(name) if (name := item.path.stem) in LONGEST else len(LONGEST))
+
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -166,6 +166,7 @@ class TrainSettings(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="of compute; auto asks the device")
     checkpointing: Literal["auto", "on", "off"] = Field("auto", description="gradient checkpointing; auto: as planned")
     packing: Literal["auto", "off"] = Field("auto", description="no padding between samples where the family can")
+    features: Literal["auto", "off"] = Field("auto", description="keep what a frozen vision tower makes of each image")
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the layers; auto: on a GPU")
     resume: bool = Field(False, description="go on from the last complete checkpoint of the run of this name")
     logging_steps: Count = Field(1, description="optimizer steps between two metric rows")

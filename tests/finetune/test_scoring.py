@@ -12,6 +12,7 @@ from packed import CASES, CLASSES, EVEN, RAGGED, load_family, make_examples, mak
 from reads import Reads
 
 from boxtune.finetune import build_encoder
+from boxtune.finetune import quicken as quicken_
 from boxtune.finetune.collate import IGNORED, collate_for_training
 from boxtune.finetune.scoring import AT_ONCE, install_scoring, score_tokens
 
@@ -99,6 +100,25 @@ def test_nothing_of_a_sample_is_in_another(case: Any) -> None:
     before, after = in_row(loaded, encoder, first), in_row(loaded, encoder, mixed)
     same = [torch.equal(one["loss"], other["loss"]) for one, other in zip(before, after, strict=True)]
     assert same == [False, True, False, True]
+
+
+def test_the_last_layer_works_where_an_answer_is_said(case: Any) -> None:
+    """And what is said there is the same."""
+    loaded, encoder = case
+    examples, undos = make_examples(encoder, RAGGED), []
+    last, rows = quicken_._last_layer(loaded.model), []
+    quicken_._override(last, quicken_._last_forward, undos)
+    hook = last.mlp.down_proj.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].shape[1]))
+    said = in_row(loaded, encoder, examples)
+    answers = [len(example.answer_ids) for example in examples]
+    assert rows == [*answers, sum(answers)]
+    rows.clear()
+    for example, got in zip(examples, said, strict=True):
+        assert abs(float(got["loss"] / alone(loaded, encoder, example).sum()) - 1) < TOLERANCE
+    assert rows == [len(example.prompt_ids) + len(example.answer_ids) for example in examples]
+    hook.remove()
+    undos[0]()
+    assert not any("forward" in vars(part) for part in last.modules())
 
 
 def test_the_host_asks_for_no_number_of_its_own(case: Any) -> None:

@@ -14,6 +14,7 @@ from boxtune.data.training import training_image
 from boxtune.errors import DataError
 from boxtune.finetune.collate import Example, collate_for_training
 from boxtune.finetune.encode import Encoder
+from boxtune.finetune.features import IMAGES
 from boxtune.finetune.packing import PACKING, Packer
 from boxtune.finetune.split import CUTS, cuts_of
 from boxtune.finetune.talk import Talker
@@ -59,23 +60,27 @@ class TrainingCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A padded batch as any trainer takes it, and under `packing` what only ours reads."""
-        examples = [self._example(row["split"], row["i"]) for row in rows]
-        packing = {} if self.packer is None else self.packer.pack(examples)
+        named = [self._example(row["split"], row["i"]) for row in rows]
+        examples = [example for example, _ in named]
+        packing: dict[str, Any] = {} if self.packer is None else self.packer.pack(examples)
+        if packing and all(name for _, name in named):
+            packing[IMAGES] = [name for _, name in named]
         batch = collate_for_training(examples, self.encoder.layout)
         return {**batch, PACKING: {CUTS: cuts_of(examples), **packing}}
 
-    def _example(self, split: str, row: int) -> Example:
+    def _example(self, split: str, row: int) -> tuple[Example, str]:
+        """A row's sample, and the name of its image; none where it has none, or shows another each time."""
         if split != "train":
-            return self.encoder.encode_sample(self.splits[split][row])
+            return self.encoder.encode_sample(self.splits[split][row]), f"{split} {row}"
         kind, place = self.epochs.find(row, self.epoch)
         if kind == "mix":
             assert self.talker is not None
-            return self.talker.encode(self.epochs.conversations[place])
+            return self.talker.encode(self.epochs.conversations[place]), ""
         samples = self.splits[split]
         for step in range(len(samples)):
             at = (place + step) % len(samples)
             try:
-                return self._trained(samples, at)
+                return self._trained(samples, at), "" if self.data.augment else f"train {at}"
             except DataError as error:
                 self.on_broken(samples[at], error)
         raise DataError("not one training image can be opened", where=str(samples[0].image.parent))

@@ -100,6 +100,11 @@ class Load:
     float8: bool
     dropout: bool
 
+    @property
+    def told(self) -> float:
+        """Share of the tokens that are answers."""
+        return min(1.0, float(self.answers.sum() / max(1, self.tokens.sum())))
+
 
 def peak_bytes(shape: Shape, load: Load, micro: int, checkpointed: int, *, accumulates: bool = False) -> int:
     """The most that is in use at once, in one of the longest batches of that many samples.
@@ -109,7 +114,10 @@ def peak_bytes(shape: Shape, load: Load, micro: int, checkpointed: int, *, accum
     tokens, patches = _long_batch(load.tokens, micro), _long_batch(load.images, micro) * shape.merge**2
     grows = 1.0 if load.compiled else UNFUSED
     kept = grows * layer_bytes(shape, load.lora_rank)
-    layers = (shape.layers - checkpointed) * kept + checkpointed * 2 * shape.hidden
+    # The last layer is computed twice last of all. It is not compiled, and its MLP works at the answers alone.
+    last = UNFUSED * (layer_bytes(shape, load.lora_rank) - 6 * shape.inner * (1 - load.told))
+    layers = (shape.layers - checkpointed - 1) * kept + last if checkpointed < shape.layers else 0
+    layers += checkpointed * 2 * shape.hidden
     # While one layer is run backward: its own activations once more where it is computed twice, and their gradients.
     busy = (kept if checkpointed else 0) + 2 * (2 * shape.inner + 2 * shape.hidden)
     language = tokens * (layers + busy + 4 * shape.hidden)
@@ -136,7 +144,9 @@ def seconds(shape: Shape, load: Load, card: Card, micro: int, checkpointed: int)
     tokens, images = float(load.tokens.mean()) * micro, float(load.images.mean()) * micro
     patches, each = images * shape.merge**2, float(load.images.mean()) * shape.merge**2
     attention = 2 * float((load.tokens.astype(float) ** 2).mean()) * micro * shape.queries * shape.layers
-    forward = 2.0 * shape.linear * tokens + attention
+    # All but keys and values of the last layer is computed at the answers alone.
+    spared = (shape.linear / shape.layers - 2 * shape.hidden * shape.keys) * (1 - load.told)
+    forward = 2.0 * (shape.linear - spared) * tokens + attention
     again = checkpointed / shape.layers
     seen = 2.0 * shape.vision_linear * patches + 4 * patches * each * shape.vision_hidden * shape.vision_layers
     rate = card.tflops * 1e12 * (RATES["fp8"] if load.float8 else 1.0) * (RATES["dropout"] if load.dropout else 1.0)

@@ -30,6 +30,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from boxtune.families import Family
 from boxtune.finetune import lora_linear as lora_linear_module
 from boxtune.finetune.attention import NAME, register_attention
+from boxtune.finetune.features import Features
 from boxtune.finetune.float8 import Float8Linear
 from boxtune.finetune.lora_linear import BLOCK, OUTER_BLOCK, frozen_linear, lora_linear, stored
 from boxtune.finetune.quantization import tower_of
@@ -54,10 +55,12 @@ class Quickened:
     undo: Callable[[], None]
 
 
-def quicken(model: Any, *, packs: bool, compiled: bool, linears: bool = True) -> Quickened:
+def quicken(
+    model: Any, *, packs: bool, compiled: bool, linears: bool = True, features: Features | None = None
+) -> Quickened:
     """Put the fast step on a PeftModel. `packs`: its family can lay samples in one row; only then are layers compiled.
 
-    Without `linears` the linear layers stay PEFT's.
+    Without `linears` the linear layers stay PEFT's. `features` keep what a frozen vision tower makes of images.
 
     Layers that the operators do not know (8 bits, other adapters than plain LoRA) stay as they are.
     """
@@ -65,7 +68,7 @@ def quicken(model: Any, *, packs: bool, compiled: bool, linears: bool = True) ->
     lora, frozen = _quicken_linears(model, undos) if linears else ([], 0)
     base, num = model.get_base_model(), 0
     _quicken_patches(base, undos)
-    undos.append(install_scoring(base))
+    undos.append(install_scoring(base, features))
     if packs:
         undos.append(_set_attention(base))
         last = _last_layer(base)

@@ -16,21 +16,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from boxtune.finetune.features import IMAGES, Features
+
 Score = dict[str, Any]
 """Sums over the supervised tokens of a batch: `loss` in nats, with a gradient; how many were `right` as first choice;
 their `entropy` in nats; and `num` of them, a plain number. The others are on the device, and nothing waits for it."""
 
 
-def install_scoring(model: Any) -> Callable[[], None]:
+def install_scoring(model: Any, features: Features | None = None) -> Callable[[], None]:
     """Teach a base model (under its adapter) to score packed batches; what is returned takes it back.
 
-    Without `score=True` the forward is as before, and `packing` is left unread.
+    Without `score=True` the forward is as before, and `packing` is left unread. `features` are those of images whose
+    names stand in the packing.
     """
     original = model.forward
     had = vars(model).get("forward")
 
     def forward(self: Any, *args: Any, packing: Any = None, score: bool = False, **inputs: Any) -> Any:
-        return score_packed(self, inputs, packing) if score else original(*args, **inputs)
+        return score_packed(self, inputs, packing, features) if score else original(*args, **inputs)
 
     model.forward = types.MethodType(forward, model)
 
@@ -43,27 +46,34 @@ def install_scoring(model: Any) -> Callable[[], None]:
     return take_back
 
 
-def score_packed(model: Any, inputs: dict[str, Any], packing: dict[str, Any]) -> Score:
+def score_packed(
+    model: Any, inputs: dict[str, Any], packing: dict[str, Any], features: Features | None = None
+) -> Score:
     """The sums over the supervised tokens of a padded batch `inputs`, computed on one row as `packing` lays it out."""
     ids = inputs["input_ids"].reshape(-1)[packing["keep"]]
     scored = packing["scored"]
-    given = {name: value for name, value in packing.items() if name.startswith("image_")}
-    given |= {name: value for name, value in inputs.items() if name not in PER_TOKEN}
+    extras = {name: value for name, value in packing.items() if name.startswith("image_")}
+    extras |= {
+        "cu_seq_lens_q": packing["borders"],
+        "cu_seq_lens_k": packing["borders"],
+        "max_length_q": packing["longest"],
+        "max_length_k": packing["longest"],
+        "text_evenly": packing["text_evenly"],
+        "scored": scored,
+    }
+    given = {name: value for name, value in inputs.items() if name not in PER_TOKEN}
     if "grids" in packing:
         given["image_grid_thw"] = torch.tensor(packing["grids"])
     with _uncounted(model.base_model) if "image_cu_seqlens" in packing else nullcontext():
+        if features is not None and packing.get(IMAGES):
+            given = features.instead(model.base_model, packing[IMAGES], given, extras)
         hidden = model.base_model(
             input_ids=ids[None],
             attention_mask=None,
             position_ids=packing["position_ids"],
             use_cache=False,
-            cu_seq_lens_q=packing["borders"],
-            cu_seq_lens_k=packing["borders"],
-            max_length_q=packing["longest"],
-            max_length_k=packing["longest"],
-            text_evenly=packing["text_evenly"],
-            scored=scored,
             **given,
+            **extras,
         ).last_hidden_state[0]
     head = model.get_output_embeddings()
     loss, right, entropy = score_tokens(hidden[scored], head, ids[scored + 1])

@@ -16,6 +16,7 @@ from boxtune.finetune.adapters import Plan, free_weights, keep_fp32
 from boxtune.finetune.collator import TrainingCollator
 from boxtune.finetune.dealing import Dealing
 from boxtune.finetune.device import small_step
+from boxtune.finetune.features import Features, choose_features
 from boxtune.finetune.load import Loaded
 from boxtune.finetune.packing import build_packer
 from boxtune.finetune.planner import StepPlan
@@ -88,9 +89,27 @@ def build_trainer(
     compiled = settings.train.compile == "on" or (settings.train.compile == "auto" and on_gpu)
     # What FSDP2 spreads over the ranks is whole only inside its own modules.
     trainer.quickened = quicken(
-        trainer.model, packs=collator.packer is not None, compiled=compiled, linears=sharding != "fsdp"
+        trainer.model,
+        packs=collator.packer is not None,
+        compiled=compiled,
+        linears=sharding != "fsdp",
+        features=_features(trainer.model.get_base_model(), collator, settings, step),
     )
     return trainer
+
+
+def _features(base: Any, collator: TrainingCollator, settings: Settings, step: StepPlan) -> Features | None:
+    """Where the features of images are kept, if they are; says so where it could be."""
+    known, packer = len(step.lengths) == collator.num_rows("train"), collator.packer
+    if settings.train.features == "off" or settings.data.augment or not known or packer is None or not packer.on_host:
+        return None
+    assert settings.train.epochs
+    # Nearly all of a sample is its image; validation images are few beside those of training.
+    kept, line = choose_features(
+        base.base_model, sum(step.lengths), num_ranks=num_ranks(), epochs=settings.train.epochs
+    )
+    print(line, end="\n\n" if line else "", flush=True)
+    return kept
 
 
 def _dealing(collator: TrainingCollator, arguments: SFTConfig, step: StepPlan) -> Dealing | None:

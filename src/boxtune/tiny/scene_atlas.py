@@ -5,6 +5,7 @@ Made on the CPU from one fixed seed in a few seconds, so that two makers hold th
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,8 +122,9 @@ def _surface(rng: np.random.Generator, number: int) -> Plane:
     return coarse
 
 
-def build_atlas(device: torch.device | str) -> Atlas:
-    """The atlas on the device; the same on every machine but for rounding."""
+@functools.lru_cache(maxsize=1)
+def build_atlas(device: torch.device) -> Atlas:
+    """The atlas on the device; the same on every machine but for rounding. Made once: it takes some seconds."""
     rng = np.random.default_rng(SEED)
     drawn = [*scene_sprites.draw_sprites(rng), *scene_print.draw_printed(rng)]
     sprites = sorted(drawn, key=lambda sprite: KIND[sprite.kind])
