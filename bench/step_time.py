@@ -7,7 +7,8 @@
 
 Keys of `run`: batch=8 (images in an optimizer step), steps=12, images=same (or mixed: 8 sizes, answers of 20 to 600
 tokens), and any setting (micro_batch=8, memory_gb=24, quantization=fp8, checkpointing=on, compile=off, dropout=0, ...).
-What is left open is planned as a run plans it. together=5 times so many steps as one, without a wait between them (with
+What is left open is planned as a run plans it, but that each step computes the vision tower anew unless features=auto
+keeps what it makes of the images. together=5 times so many steps as one, without a wait between them (with
 logging_steps=100, since a log waits). system=trl: TRL's own step over the same samples, arguments, weights and
 fp32 adapters; system=stock: with adapters as TRL leaves them. trace=FILE records the last three steps and counts how
 often the host waits for the device. Under torchrun every rank does its share; `batch` is that of all.
@@ -28,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -55,6 +57,7 @@ from boxtune.finetune import (
 from boxtune.finetune.adapters import Plan, free_weights, keep_fp32
 from boxtune.finetune.collate import Example, Layout, collate_for_training, token_marks
 from boxtune.finetune.collator import TrainingCollator
+from boxtune.finetune.features import IMAGES
 from boxtune.finetune.packing import PACKING
 from boxtune.finetune.planner import StepPlan
 from boxtune.finetune.ranks import joined, num_ranks
@@ -110,19 +113,21 @@ def examples_of(num: int, sizes: Sequence[tuple[int, int, int]], tokenizer: Any)
 class Fixed(TrainingCollator):
     """A collator that goes through the same samples again and again, whatever rows it is asked for; it opens none."""
 
-    def __init__(self, examples: list[Example], layout: Layout) -> None:
-        self.examples, self.layout = examples, layout
+    def __init__(self, examples: list[Example], layout: Layout, *, kept: bool) -> None:
+        self.examples, self.layout, self.kept = examples, layout, kept
         self.encoder: Any = self
+        self.epochs: Any = SimpleNamespace(negatives=None, conversations=())
         self.packer, self.next = None, 0
 
     def num_rows(self, split: str) -> int:
-        """As many as are needed."""
-        return 100_000 if split == "train" else 1
+        """As many as are needed in one epoch; one batch where every epoch is to be the same."""
+        return (len(self.examples) if self.kept else 100_000) if split == "train" else 1
 
     def __call__(self, rows: Any) -> dict[str, Any]:
-        examples = [self.examples[(self.next + place) % len(self.examples)] for place in range(len(rows))]
+        places = [(self.next + place) % len(self.examples) for place in range(len(rows))]
+        examples = [self.examples[place] for place in places]
         self.next = (self.next + len(rows)) % len(self.examples)
-        packing = {} if self.packer is None else self.packer.pack(examples)
+        packing = {} if self.packer is None else self.packer.pack(examples) | {IMAGES: [str(place) for place in places]}
         return {**collate_for_training(examples, self.layout), PACKING: {CUTS: cuts_of(examples), **packing}}
 
 
@@ -200,7 +205,7 @@ def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
     """One configuration: what was measured."""
     batch, steps = int(asked.pop("batch", "8")), int(asked.pop("steps", "12"))
     images, system, trace = asked.pop("images", "same"), asked.pop("system", "boxtune"), asked.pop("trace", None)
-    together = int(asked.pop("together", "1"))
+    together, kept = int(asked.pop("together", "1")), asked.get("features") == "auto"
     started = time.perf_counter()
     source = find_model(folder)
     defaults = source.family.defaults_for(source.config).as_settings()
@@ -222,7 +227,7 @@ def run(folder: Path, asked: dict[str, str]) -> dict[str, Any]:
     step = plan_training(loaded, plan, longest, resolved)
     timer = Timer(steps, trace, together)
     with watch_adapter(lambda model: free_weights(model, plan)), tempfile.TemporaryDirectory() as checkpoints:
-        collator: Any = Fixed(examples, layout)
+        collator: Any = Fixed(examples, layout, kept=kept)
         paths: Any = {"checkpoints": Path(checkpoints), "resuming": True}
         if system != "boxtune":
             trainer: Any = plain_trainer(system, loaded, plan, resolved, step, collator, timer, paths)

@@ -45,10 +45,10 @@ class Features:
         if all(name in self._kept for name in names):
             made = [self._read(name, device) for name in names]
         else:
-            with torch.no_grad():
-                found = backbone.get_image_features(
-                    inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True, **extras
-                )
+            # As the backbone itself calls it, grad mode and all: what is compiled for one fits the other.
+            found = backbone.get_image_features(
+                inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True, **extras
+            )
             made = list(found.pooler_output)
             for name, features in zip(names, made, strict=True):
                 if name not in self._kept:
