@@ -34,6 +34,7 @@ def build(load_tiny: Any, squares: Path, folder: Path, features: str = "auto", *
     return build_squares_trainer(load_tiny(), squares, folder, num=NUM, measured=True, **train)
 
 
+@pytest.mark.slow
 def test_each_image_is_seen_once_and_the_run_is_the_same(
     load_tiny: Any, squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

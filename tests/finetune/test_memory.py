@@ -105,6 +105,7 @@ def test_a_run_that_runs_out_learns_the_same(
     assert set(full.sizes[last:]) == {most}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["forward", "backward"])
 @pytest.mark.parametrize("packing", ["auto", "off"])
 def test_one_step_in_parts(build: Callable[..., Any], packing: str, where: str) -> None:
@@ -134,6 +135,7 @@ def test_one_step_in_parts(build: Callable[..., Any], packing: str, where: str) 
     assert len(metrics["entropy"]) == 1 + 4  # one whole micro-batch, and one in four parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "most"), [(4, 2), (4, 1), (3, 2), (6, 2), (5, 4)])
 def test_what_is_told_is_what_is_done(build: Callable[..., Any], size: int, most: int) -> None:
     trainer, told = build(), []

@@ -162,6 +162,7 @@ def test_patches_are_embedded_by_a_product(load_tiny: Any) -> None:
     assert "forward" not in vars(convolution)
 
 
+@pytest.mark.slow
 def test_all_comes_off_again(make_case: Callable[..., Case], traced: Any) -> None:
     case = make_case()
     batch, names = case.batch(), [*case.model.state_dict()]

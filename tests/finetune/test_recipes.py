@@ -62,6 +62,7 @@ def moved(before: dict[str, torch.Tensor], model: Any) -> set[str]:
     return {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_trains_what_it_plans_and_saves_it(recipe: str, splits: Any, tmp_path: Path) -> None:
     precision = "bf16" if recipe == "full_vision" else "fp32"

@@ -69,6 +69,7 @@ def test_one_bad_step_is_left_out_and_counted(tmp_path: Path) -> None:
     assert callback.verdict.word == "learning"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [(40,), (49,), (21, 22, 23, 39, 40)])
 def test_where_asking_is_dear_bad_steps_are_heard_of_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: tuple[int, ...]

@@ -44,6 +44,7 @@ HEALTHY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_healthy_run_is_quiet_and_the_same_with_the_guard(tmp_path: Path, name: str) -> None:
     plain, _ = _train(tmp_path / "plain", False, **HEALTHY[name])

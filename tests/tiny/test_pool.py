@@ -69,6 +69,7 @@ def test_boxes_lie_where_the_window_shows_their_things() -> None:
     assert seen > 25
 
 
+@pytest.mark.slow
 def test_few_objects_come_in_short_rows(pool: Pool) -> None:
     for most in (2, 4, 10, 20):
         _, unit, told = pool.take(24, most, 112, 168, torch.Generator().manual_seed(most))

@@ -45,6 +45,7 @@ def test_the_same_seed_gives_the_same_scenes_however_they_are_chunked(maker: Sce
     assert not torch.equal(first.images, maker.draw(6, 30).images)
 
 
+@pytest.mark.slow
 def test_two_makers_draw_alike(maker: SceneMaker) -> None:
     build_atlas.cache_clear()
     assert torch.equal(SceneMaker(side=SIDE).draw(1, 6).images, maker.draw(1, 6).images)
