@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from step_time import LIMIT_TFLOPS
 
 ALONE = "batch=8 micro_batch=8"
 FOUR = "batch=4 micro_batch=4 dropout=0 steps=50"
@@ -85,7 +86,7 @@ def main() -> None:
             continue
         found[name] = row
         losses, planned = row.get("losses", []), row.get("planned_gb", 0.0)
-        share = row.get("share_of_limit") or row.get("min_tflops", 0.0) / 798
+        share = row.get("share_of_limit") or row.get("min_tflops", 0.0) / LIMIT_TFLOPS
         print(
             f"{name:28}{row['step_s']:10.3f}{row['samples_s']:11.2f}{share:8.3f}{row['peak_gb'] or 0:9.1f}"
             f"{planned:9.1f}  {losses[-1] if losses else ''}",

@@ -156,13 +156,13 @@ class Timer(TrainerCallback):
         self.started = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 3 and GPU:
+            torch.cuda.reset_peak_memory_stats()
         if state.global_step % self.together:
             return
         if self.traced is None or state.global_step <= self.traced[0]:
             torch.accelerator.synchronize() if GPU else None
             self.seconds.append((time.perf_counter() - self.started) / self.together)
-        if state.global_step == 4 and GPU:
-            torch.cuda.reset_peak_memory_stats()
         if self.traced is not None and state.global_step == self.traced[1]:
             self.profiler.stop()
             self.waits = waits_of(self.profiler, self.traced[1] - self.traced[0])

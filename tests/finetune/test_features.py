@@ -9,7 +9,6 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from models import make_settings
 from trained import build_squares_trainer, make_batch
 
 from boxtune.finetune import features as features_
@@ -115,7 +114,3 @@ def test_memory_is_set_aside_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in made.items():
         assert torch.equal(kept._read(name, torch.device("cpu")), value)
     assert kept._kept["a"].untyped_storage().data_ptr() == kept._kept["b"].untyped_storage().data_ptr()
-
-
-def test_the_setting_is_a_setting() -> None:
-    assert make_settings("language").train.features == "auto"

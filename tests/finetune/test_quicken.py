@@ -155,7 +155,8 @@ def test_patches_are_embedded_by_a_product(load_tiny: Any) -> None:
     undos: list[Any] = []
     quicken_._quicken_patches(base, undos)
     got = convolution(patches)
-    assert got.shape == wanted.shape and torch.allclose(got, wanted, atol=1e-5) and not torch.equal(got, wanted * 0)
+    assert "forward" in vars(convolution)
+    assert got.shape == wanted.shape and torch.allclose(got, wanted, atol=1e-5)
     assert torch.equal(convolution(wider), of_wider)
     (undo,) = undos
     undo()

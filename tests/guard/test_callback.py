@@ -114,6 +114,21 @@ def test_an_optimizer_that_cannot_leave_a_step_out_is_not_relied_on(
     assert callback.gradients.late is None and callback.bad_steps == 1
 
 
+def test_a_fault_of_the_guard_leaves_the_optimizer_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it told of one step must not leave out all that come after."""
+    monkeypatch.setattr("boxtune.guard.gradients._drains", lambda _: True)
+
+    def fail(**_: Any) -> None:
+        raise OSError("ours")
+
+    monkeypatch.setattr("boxtune.guard.gradients.Late", fail)
+    callback = guard.LearningCallback()
+    parts = healthy(tmp_path, max_steps=30, logging_steps=100, eval_strategy="no")
+    parts.callbacks = [Spoil(21), callback]
+    assert _told(build(parts), callback) == ["guard.broken"]
+    assert not hasattr(parts.trainer.optimizer.optimizer, "found_inf")
+
+
 def test_late_bad_steps_without_end_stop_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("boxtune.guard.gradients._drains", lambda _: True)
     callback = guard.LearningCallback()

@@ -159,11 +159,12 @@ def lora_linear_backward(
     if weight.dtype != FLOAT8:
         grad_x = _drop(through @ first, seed, share)
         grad_x.addmm_(rows, _dense(weight, state, rows.shape[-1], x.shape[-1], grad.dtype))
-    elif seed is None:
-        grad_x = _product_back(rows, weight, state, x.shape[-1]).addmm_(through, first)
     else:
         grad_x = _product_back(rows, weight, state, x.shape[-1])
-        _drop(through @ first, seed, share, onto=grad_x)
+        if seed is None:
+            grad_x.addmm_(through, first)
+        else:
+            _drop(through @ first, seed, share, onto=grad_x)
     return grad_x.view(x.shape), grad_a, grad_b
 
 

@@ -104,10 +104,9 @@ def _features(base: Any, collator: TrainingCollator, settings: Settings, step: S
     if settings.train.features == "off" or settings.data.augment or not known or packer is None or not packer.on_host:
         return None
     assert settings.train.epochs
-    # Nearly all of a sample is its image; validation images are few beside those of training.
-    kept, line = choose_features(
-        base.base_model, sum(step.lengths), num_ranks=num_ranks(), epochs=settings.train.epochs
-    )
+    # Nearly all of a sample is its image; those of validation are taken to be as long as those of training.
+    num_tokens = sum(step.lengths) * (len(step.lengths) + collator.num_rows("valid")) // len(step.lengths)
+    kept, line = choose_features(base.base_model, num_tokens, num_ranks=num_ranks(), epochs=settings.train.epochs)
     print(line, end="\n\n" if line else "", flush=True)
     return kept
 

@@ -60,6 +60,7 @@ def guarded(event: Callable[..., None]) -> Callable[..., None]:
             if num_ranks() > 1:
                 raise
             self.broken = True
+            self.gradients.stepped()
             where = "".join(traceback.format_exception(error)[-2:])
             seen = f"the guard itself failed in {event.__name__}, and is off from here: {type(error).__name__}: {error}"
             fix = "the run goes on unwatched; please report this"

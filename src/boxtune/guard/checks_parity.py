@@ -77,11 +77,7 @@ def show_few(trainer: Any, batches: Batches) -> Shown:
     ids = tensor_of(first, "input_ids")
     if rows is None or batches.collate is None or len(rows) < 2 or ids is None or ids.shape[0] <= 2:
         return Shown(trainer, first)
-    try:
-        few = collate_rows(batches, rows[:2], trainer)
-    except Exception:
-        # `check_batching` asks for the same, and says so.
-        return Shown(trainer, first)
+    few = collate_rows(batches, rows[:2], trainer)
     alike = isinstance(few, Mapping) and few.keys() == first.keys() and bool(num_supervised(few))
     return Shown(trainer, few if alike else first)
 

@@ -1,8 +1,8 @@
 """Whether the gradient of each step is finite, without the host waiting for the device to say so.
 
-A step that is not must be left out, and to ask whether it is drains the device's queue: some 25 ms of a step of 0.7 s.
-torch's fused optimizers leave a step out by themselves where a number on the device says so (`found_inf`, made for
-fp16's gradient scaler), so that it is enough to hear of it a step later.
+A step that is not must be left out, and to ask whether it is drains the device's queue in every step. torch's fused
+optimizers leave a step out by themselves where a number on the device says so (`found_inf`, made for fp16's gradient
+scaler), so that it is enough to hear of it a step later.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Gradients:
         If it may be `late` and can be, it is NaN until `self.late` is read, and the optimizer is told to leave the
         step out if it must; `stepped` is to be called behind the optimizer's step.
         """
+        self.stepped()  # of a step that was broken off
         total = _norm([parameter.grad.detach() for parameter in trainable.values() if parameter.grad is not None])
         inner = getattr(optimizer, "optimizer", optimizer)
         if total is None or not (late and _drains(total.device) and _leaves_out(inner)):

@@ -111,7 +111,13 @@ def _step_raises(error: Exception) -> Finding:
 
 
 def _after_the_steps(trainer: Any, batches: Batches, moved: bool) -> list[Finding]:
-    first, shown = batches.train[0], checks_parity.show_few(trainer, batches)
+    first = batches.train[0]
+    shown, found = checks_parity.Shown(trainer, first), list[Finding]()
+    try:
+        shown = checks_parity.show_few(trainer, batches)
+    except Exception as error:
+        seen = f"two samples cannot be collated, so the first batch is looked at: {type(error).__name__}: {error}"
+        found.append(Finding(check="batch.same", level="cannot_tell", seen=seen))
     checks: dict[str, Callable[[], list[Finding]]] = {
         "image.used": lambda: checks_parity.check_image(trainer, batches, shown),
         "image.tokens": lambda: checks_parity.check_image_tokens(trainer, first),
@@ -123,7 +129,7 @@ def _after_the_steps(trainer: Any, batches: Batches, moved: bool) -> list[Findin
         "adapter.used": lambda: checks_parity.check_adapter(trainer, shown.batch) if moved else [],
         "save.same": lambda: checks_parity.check_saving(trainer, shown.batch),
     }
-    return [finding for name, check in checks.items() for finding in _tried(name, check)]
+    return found + [finding for name, check in checks.items() for finding in _tried(name, check)]
 
 
 def _tried(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
