@@ -158,14 +158,12 @@ def load_model(source: ModelSource, settings: Settings, dataset: Dataset) -> tup
     """The base model with its encoder and adapter plan, and the data set without samples that do not fit it."""
     from boxtune import finetune
 
-    data, image = settings.data, settings.image
+    data = settings.data
     if faults := source.family.check_classes(dataset.classes, data.descriptions):
         raise DataError("; ".join(faults), where=str(dataset.path), fix="rename the class in the annotations")
-    assert image.min_pixels and image.max_pixels
     placement = finetune.choose_placement(settings.quantization, settings.train.precision)
     print(*placement.notes, sep="\n", flush=True)
-    full = finetune.full_towers(settings.adapter.recipe)
-    loaded = finetune.load_base(source, placement, min_pixels=image.min_pixels, max_pixels=image.max_pixels, full=full)
+    loaded = finetune.load_to_train(source, settings, placement)
     encoder = finetune.build_encoder(loaded, dataset.classes, data.descriptions, build_tiling(data))
     dataset, longest = finetune.fit_samples(dataset, encoder, source.max_positions)
     plan = finetune.plan_adapter(loaded.model, loaded.source.family, settings.adapter)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxtune.finetune.planner import GIB, USABLE, Card, Load, Shape, peak_bytes, plan_step, seconds
+from boxtune.finetune.planner import GIB, USABLE, Card, Load, Shape, gap_bytes, peak_bytes, plan_step, seconds
 from boxtune.settings import TrainSettings
 
 QWEN2_VL_7B = Shape(
@@ -56,32 +56,51 @@ def plan(memory_gib: float, load: Load | None = None, ranks: int = 1, shape: Sha
 
 
 @pytest.mark.parametrize(
-    ("weights", "float8", "micro", "measured"),
+    ("weights", "float8", "micro", "measured", "within"),
     [
-        (5.53, False, 8, 53.54),
-        (5.49, False, 2, 18.82),
-        (5.49, False, 12, 76.43),
-        (8.75, True, 8, 56.75),
-        (15.44, False, 8, 63.36),
+        (5.53, False, 8, 52.53, 0.01),
+        (5.53, False, 4, 30.08, 0.01),
+        (8.75, True, 8, 55.74, 0.01),
+        # Before the last layer was shortened.
+        (5.49, False, 2, 18.82, 0.05),
+        (5.49, False, 12, 76.43, 0.05),
+        (15.44, False, 8, 63.36, 0.05),
     ],
 )
-def test_the_peak_is_what_was_measured(weights: float, float8: bool, micro: int, measured: float) -> None:
-    """On an H200, every layer computed once (docs/speed.md); the last one was computed everywhere then."""
+def test_the_peak_is_what_was_measured(
+    weights: float, float8: bool, micro: int, measured: float, within: float
+) -> None:
+    """On an H200, every layer computed once (docs/speed.md)."""
     predicted = peak_bytes(QWEN2_VL_7B, make_load(weights, float8=float8), micro, 0) / GIB
-    assert abs(predicted / measured - 1) < 0.05
+    assert abs(predicted / measured - 1) < within
 
 
-@pytest.mark.parametrize(("again", "measured"), [(13, 22.07), (23, 14.43)])
-def test_the_peak_with_checkpoints_is_what_was_measured(again: int, measured: float) -> None:
-    """On an H200, four images twice a step (docs/speed.md); the last layer was computed everywhere then, and twice."""
-    predicted = peak_bytes(QWEN2_VL_7B, make_load(5.53), 4, again, accumulates=True) / GIB
-    assert abs(predicted / measured - 1) < 0.05
+@pytest.mark.parametrize(
+    ("micro", "again", "measured", "held"),
+    [(4, 12, 21.63, 23.11), (8, 25, 14.32, 17.01), (8, 27, 11.95, 14.57), (8, 28, 11.95, None), (2, 14, 14.32, None)],
+)
+def test_the_peak_with_checkpoints_is_what_was_measured(
+    micro: int, again: int, measured: float, held: float | None
+) -> None:
+    """On an H200, eight images a step (docs/speed.md), and what torch held with gaps where that was looked at."""
+    load = make_load(5.53)
+    predicted = peak_bytes(QWEN2_VL_7B, load, micro, again, accumulates=micro < 8)
+    assert abs(predicted / GIB / measured - 1) < 0.03
+    if held is not None:
+        assert abs((predicted + gap_bytes(QWEN2_VL_7B, load, micro)) / GIB / held - 1) < 0.03
+
+
+def test_a_batch_of_all_there_is_is_as_long_as_all_together() -> None:
+    """On an H200, eight samples of 266 to 1,918 tokens in one batch: 42.19 GB."""
+    tokens, answers = np.array([1342, 453, 1918, 266, 733, 1037, 1142, 1126]), [40, 20, 600, 80, 300, 120, 200, 60]
+    load = make_load(5.53, tokens=tokens, answers=np.array(answers), images=tokens - answers)
+    assert abs(peak_bytes(QWEN2_VL_7B, load, 8, 0) / GIB / 42.19 - 1) < 0.03
 
 
 @pytest.mark.parametrize("gigabytes", [16, 24, 80])
 def test_plans_for_common_cards(gigabytes: int) -> None:
     step = plan(gigabytes)
-    assert step.peak <= USABLE * gigabytes * GIB
+    assert step.peak + gap_bytes(QWEN2_VL_7B, make_load(), step.micro_batch) <= USABLE * gigabytes * GIB
     more = step.micro_batch < 16
     assert step.peak == peak_bytes(QWEN2_VL_7B, make_load(), step.micro_batch, step.checkpointed, accumulates=more)
     assert 16 % step.micro_batch == 0 and 0 <= step.checkpointed <= 28
@@ -120,7 +139,7 @@ def test_more_memory_is_never_slower(
     lengths = np.array(tokens)
     load = make_load(tokens=lengths, images=lengths // 2, vision_trains=vision_trains, compiled=compiled)
     less, more = (plan(size, load, effective_batch=effective, checkpointing=checkpointing) for size in memory)
-    fits = less.peak <= USABLE * memory[0] * GIB
+    fits = less.peak + gap_bytes(QWEN2_VL_7B, load, less.micro_batch) <= USABLE * memory[0] * GIB
     assert fits == (not any("may not fit" in line for line in less.reasons))
     assert more.samples_s >= less.samples_s
     if fits:
@@ -130,7 +149,8 @@ def test_more_memory_is_never_slower(
         for micro in (n for n in range(1, effective + 1) if effective % n == 0):
             for again in {"auto": range(29), "on": [28], "off": [0]}[checkpointing]:
                 more_steps = micro < effective
-                if peak_bytes(QWEN2_VL_7B, load, micro, again, accumulates=more_steps) <= USABLE * card.memory:
+                peak = peak_bytes(QWEN2_VL_7B, load, micro, again, accumulates=more_steps)
+                if peak + gap_bytes(QWEN2_VL_7B, load, micro) <= USABLE * card.memory:
                     each = seconds(QWEN2_VL_7B, load, card, micro, again) / micro
                     assert 1 / each <= less.samples_s * (1 + 1e-9)
     else:

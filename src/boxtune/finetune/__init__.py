@@ -1,9 +1,9 @@
 """From samples and a model's family to a trained adapter: load, adapt, collate, train, reload."""
 
-from boxtune.finetune.adapters import Plan, free_weights, full_towers, plan_adapter, require_rates, targets_table
+from boxtune.finetune.adapters import Plan, free_weights, plan_adapter, require_rates, targets_table
 from boxtune.finetune.card import build_card, read_environment
 from boxtune.finetune.collator import TrainingCollator
-from boxtune.finetune.device import plan_training
+from boxtune.finetune.device import load_to_train, plan_training
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.lengths import Longest, fit_samples
 from boxtune.finetune.load import Loaded, Placement, build_encoder, choose_placement, forget, load_base
@@ -34,9 +34,9 @@ __all__ = [
     "fit_samples",
     "forget",
     "free_weights",
-    "full_towers",
     "load_adapter",
     "load_base",
+    "load_to_train",
     "logits_digest",
     "open_folder",
     "plan_adapter",

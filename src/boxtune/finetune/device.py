@@ -1,4 +1,4 @@
-"""The plan of a step for the model and the data in hand, on the device that there is."""
+"""The base loaded for a run, and the plan of its steps for the data in hand, on the device that there is."""
 
 from __future__ import annotations
 
@@ -8,16 +8,32 @@ from dataclasses import replace
 import torch
 
 from boxtune.finetune import ranks
-from boxtune.finetune.adapters import RECIPES, Plan
+from boxtune.finetune.adapters import RECIPES, Plan, full_towers
 from boxtune.finetune.lengths import Longest
-from boxtune.finetune.load import Loaded
+from boxtune.finetune.load import Loaded, Placement, load_base
 from boxtune.finetune.planner import GIB, SMALL_BATCH, Card, Load, StepPlan, has_shape, plan_step, read_shape
 from boxtune.finetune.quantization import tower_of
 from boxtune.finetune.quicken import language_layers
+from boxtune.finetune.sharding import choose_sharding
+from boxtune.finetune.source import ModelSource
 from boxtune.settings import Settings
 
 PROBED = 4096
 """Side of the matrices by whose product the card's rate is measured, in some 20 ms."""
+
+
+def load_to_train(source: ModelSource, settings: Settings, placement: Placement) -> Loaded:
+    """The base as a run's settings want it: its image budget, towers that train, weights that will be spread."""
+    image = settings.image
+    assert image.min_pixels and image.max_pixels
+    return load_base(
+        source,
+        placement,
+        min_pixels=image.min_pixels,
+        max_pixels=image.max_pixels,
+        full=full_towers(settings.adapter.recipe),
+        spread=choose_sharding(settings, placement.device.type, ranks.num_ranks()) == "fsdp",
+    )
 
 
 def plan_training(loaded: Loaded, adapter: Plan, longest: Longest, settings: Settings) -> StepPlan:
@@ -37,15 +53,17 @@ def plan_training(loaded: Loaded, adapter: Plan, longest: Longest, settings: Set
         tower = tower_of(f"{name}.weight", family)
         if hasattr(module, "in_features") and module is not head and tower in towers:
             towers[tower].append(name)
+    spread = choose_sharding(settings, loaded.placement.device.type, ranks.num_ranks()) == "fsdp"
+    parts = ranks.num_ranks() if spread else 1
     load = Load(
-        weights=torch.cuda.memory_allocated(loaded.placement.device),
-        trained=adapter.num_parameters,
+        weights=torch.cuda.memory_allocated(loaded.placement.device) // parts,
+        trained=adapter.num_parameters // parts,
         tokens=longest.train.sum(axis=1),
         answers=longest.train[:, 1],
         images=longest.train[:, 0],  # nearly all of a prompt is its image
         lora_rank=settings.adapter.r or 0,
         vision_trains="vision" in recipe,
-        compiled=family.packing is not None and train.compile != "off" and train.packing == "auto",
+        compiled=family.packing is not None and train.compile != "off" and train.packing == "auto" and not spread,
         float8=settings.quantization == "fp8",
         dropout=bool(settings.adapter.dropout),
     )

@@ -104,13 +104,20 @@ def choose_placement(quantization: str, precision: str) -> Placement:
 
 
 def load_base(
-    source: ModelSource, placement: Placement, *, min_pixels: int, max_pixels: int, full: Collection[str] = ()
+    source: ModelSource,
+    placement: Placement,
+    *,
+    min_pixels: int,
+    max_pixels: int,
+    full: Collection[str] = (),
+    spread: bool = False,
 ) -> Loaded:
     """The base model with its tokenizer and processor, ready for an adapter or for prediction.
 
     The image budget is the area in pixels after the resize. `full` are the towers whose weights are trained
-    themselves: they are kept out of the quantisation. Raises ModelError where a part cannot be loaded or a special
-    token of the family's grammar is not one token that the model has an embedding for.
+    themselves: they are kept out of the quantisation. `spread`: FSDP2 is to cut the weights up. Raises ModelError where
+    a part cannot be loaded or a special token of the family's grammar is not one token that the model has an embedding
+    for.
     """
     import transformers
     from safetensors import SafetensorError
@@ -128,7 +135,8 @@ def load_base(
             )
         if placement.quantization != "fp8":
             dtype = DTYPES[placement.precision]
-            arguments["quantization_config"] = build_quantization(placement.quantization, dtype, left)
+            quantization = build_quantization(placement.quantization, dtype, left, spread=spread)
+            arguments["quantization_config"] = quantization
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             source.folder, config=config, attn_implementation="sdpa", **arguments

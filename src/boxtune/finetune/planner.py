@@ -1,7 +1,7 @@
 """How a step is cut up, decided before the run: images at once, layers computed twice, and what both will take.
 
 From the model's shape, the data's own lengths and the device. The formulas count what the compiled layers of
-`quicken` keep for the backward; on an H200 the peak they predict lay within 10 % of the real one for all of
+`quicken` keep for the backward; on an H200 the peak they predict lay within 3 % of the real one for all of
 docs/speed.md. Speeds are rougher: they say which of two plans is the faster.
 """
 
@@ -18,8 +18,11 @@ from jaxtyping import Int
 from boxtune.settings import TrainSettings
 
 GIB = 2**30
-USABLE = 0.9
-"""Share of a card's memory that a plan fills: the rest goes to CUDA's own context and to gaps between tensors."""
+USABLE = 0.95
+"""Share of a card's memory that a plan fills."""
+GAPS = 7
+"""Tensors as wide as an MLP that would fit into the gaps which torch leaves between those in use: it held 2.8, 2.6 and
+1.5 GB more than the peak with 10,736 and 5,368 tokens at once (25, 27 and 12 of 28 layers twice, H200)."""
 BYTES_PER_TRAINED = 14
 """Weight and both moments of AdamW in fp32, and a copy in 16 bits. Gradients come while activations go: they are no
 part of the peak."""
@@ -29,7 +32,7 @@ RATES = {"language": 0.68, "vision": 0.60, "fp8": 1.16, "dropout": 0.95}
 """Shares of the card's rate for dense products that the towers reach, and what float8 and dropout multiply them by."""
 MICRO_BATCH_S = 0.03
 """Seconds that a micro-batch takes beyond those of its samples."""
-HOST_S = {"language": 0.008, "vision": 0.004, "step": 0.06}
+HOST_S = {"language": 0.0073, "vision": 0.0036, "step": 0.055}
 """Seconds that the host needs to launch a layer's forward and backward, and around a micro-batch (H200's host)."""
 SMALL_BATCH = 2
 """Images at once where nothing is planned: on CPUs, where more bring nothing, and for families without a shape."""
@@ -114,12 +117,13 @@ def peak_bytes(shape: Shape, load: Load, micro: int, checkpointed: int, *, accum
     tokens, patches = _long_batch(load.tokens, micro), _long_batch(load.images, micro) * shape.merge**2
     grows = 1.0 if load.compiled else UNFUSED
     kept = grows * layer_bytes(shape, load.lora_rank)
-    # The last layer is computed twice last of all. It is not compiled, and its MLP works at the answers alone.
+    # The last layer is not compiled, and its MLP works at the answers alone.
     last = UNFUSED * (layer_bytes(shape, load.lora_rank) - 6 * shape.inner * (1 - load.told))
-    layers = (shape.layers - checkpointed - 1) * kept + last if checkpointed < shape.layers else 0
-    layers += checkpointed * 2 * shape.hidden
-    # While one layer is run backward: its own activations once more where it is computed twice, and their gradients.
-    busy = (kept if checkpointed else 0) + 2 * (2 * shape.inner + 2 * shape.hidden)
+    once = (shape.layers - checkpointed - 1) * kept + last if checkpointed < shape.layers else 0
+    # The first layers are computed twice. When their turn comes, one at a time, what the others kept is gone.
+    layers = checkpointed * 2 * shape.hidden + max(once, kept if checkpointed else 0)
+    # While one layer is run backward: the gradients of its activations.
+    busy = 2 * (2 * shape.inner + 2 * shape.hidden)
     language = tokens * (layers + busy + 4 * shape.hidden)
     vision_layer = 2 * (6 * shape.vision_hidden + 2 * shape.vision_inner)
     vision_pass = patches * 2 * vision_layer
@@ -127,6 +131,11 @@ def peak_bytes(shape: Shape, load: Load, micro: int, checkpointed: int, *, accum
         language += patches * shape.vision_layers * grows * (vision_layer + 4 * shape.vision_hidden)
     per_trained = BYTES_PER_TRAINED + 4 * accumulates
     return int(load.weights + per_trained * load.trained + max(language, vision_pass))
+
+
+def gap_bytes(shape: Shape, load: Load, micro: int) -> int:
+    """What torch holds beyond the peak, between tensors, while it runs batches of that many samples."""
+    return int(GAPS * 2 * shape.inner * _long_batch(load.tokens, micro))
 
 
 def layer_bytes(shape: Shape, rank: int) -> int:
@@ -157,14 +166,15 @@ def seconds(shape: Shape, load: Load, card: Card, micro: int, checkpointed: int)
 
 
 def _long_batch(lengths: Int[np.ndarray, " k"], micro: int) -> float:
-    """Tokens of one of the longest batches of a run: the mean and 3.5 deviations, at most all of the longest.
+    """Tokens of one of the longest batches of a run: the mean and 3.5 deviations, at most the longest samples together.
 
     Of lengths with a long tail one batch in a hundred may be longer.
     """
     if len(lengths) == 0:
         return 0.0
     spread = float(lengths.mean()) * micro + 3.5 * float(lengths.std()) * math.sqrt(micro)
-    return min(spread, float(lengths.max()) * micro)
+    # Again from the longest where the batch holds more than there are.
+    return min(spread, float(np.resize(np.sort(lengths)[::-1], micro).sum()))
 
 
 def plan_step(shape: Shape, load: Load, card: Card, train: TrainSettings, num_ranks: int) -> StepPlan:
@@ -178,7 +188,8 @@ def plan_step(shape: Shape, load: Load, card: Card, train: TrainSettings, num_ra
     best: tuple[float, int, int] | None = None
     for micro in micros:
         more = micro < share
-        fits = next((way for way in ways if peak_bytes(shape, load, micro, way, accumulates=more) <= room), None)
+        left = room - gap_bytes(shape, load, micro)
+        fits = next((way for way in ways if peak_bytes(shape, load, micro, way, accumulates=more) <= left), None)
         if fits is not None:
             each = seconds(shape, load, card, micro, fits) / micro
             best = min(best or (math.inf, 0, 0), (each, micro, fits))
@@ -190,17 +201,17 @@ def plan_step(shape: Shape, load: Load, card: Card, train: TrainSettings, num_ra
 
 def _told(shape: Shape, load: Load, card: Card, share: int, each: float, micro: int, again: int) -> StepPlan:
     peak = peak_bytes(shape, load, micro, again, accumulates=micro < share)
-    room = card.memory / GIB
+    gaps = gap_bytes(shape, load, micro)
     how = "every layer once" if not again else f"{again} of {shape.layers} layers of the language tower twice"
     reasons = [
         f"plan: {micro} images at once, {share // micro} times a step; {how}, "
         f"{'compiled' if load.compiled else 'not compiled'}",
-        f"memory: peak about {peak / GIB:.1f} of {room:.1f} GB: weights {load.weights / GIB:.1f}, adapter and "
-        f"optimizer {BYTES_PER_TRAINED * load.trained / GIB:.1f}, activations the rest (samples of "
-        f"{load.tokens.mean():,.0f} tokens, the longest {load.tokens.max():,})",
+        f"memory: peak about {peak / GIB:.1f} of {card.memory / GIB:.1f} GB: weights {load.weights / GIB:.1f}, adapter "
+        f"and optimizer {BYTES_PER_TRAINED * load.trained / GIB:.1f}, activations the rest (samples of "
+        f"{load.tokens.mean():,.0f} tokens, the longest {load.tokens.max():,}); {gaps / GIB:.1f} more in gaps",
         f"speed: about {1 / each:.1f} samples a second and process ({card.tflops:,.0f} TFLOP/s in dense products)",
     ]
-    if peak > USABLE * card.memory:
+    if peak + gaps > USABLE * card.memory:
         reasons.append(
             "this may not fit: lower image.max_pixels, or split images into tiles (data.tile); it is tried all the same"
         )

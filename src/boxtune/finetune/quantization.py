@@ -39,8 +39,11 @@ def tower_of(parameter: str, family: Family) -> str | None:
     return next((tower for tower, pattern in family.towers.items() if re.search(pattern, parameter)), None)
 
 
-def build_quantization(kind: str, dtype: Any, left: list[str]) -> Any:
+def build_quantization(kind: str, dtype: Any, left: list[str], *, spread: bool = False) -> Any:
     """transformers' config for `nf4` (with double quantisation) or `int8`, without the layers in `left`.
+
+    Where weights will be `spread` over ranks, the bytes of 4-bit ones are stored as if they were numbers of `dtype`:
+    FSDP2 cuts up parameters of floating types alone, and casts those of another than it computes in.
 
     The layers are named in full: a name that is a part of others would match those too, and one that matches nothing
     is no error there.
@@ -54,6 +57,7 @@ def build_quantization(kind: str, dtype: Any, left: list[str]) -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if spread else "uint8",
         llm_int8_skip_modules=left,
     )
 

@@ -322,16 +322,17 @@ def _layers(base: Any, family: Family) -> list[tuple[Any, str | None]]:
 
 
 def checkpoint_layers(base: Any, family: Family, num: int) -> None:
-    """Of the language tower's layers compute `num` twice, evenly spread, and of other towers all that are trained.
+    """Of the language tower's layers compute the first `num` twice, and of other towers all that are trained.
 
-    The last of them, which keeps the least, comes last.
+    The first, since they are run backward last: by then what the others kept is gone, and there is room for one more.
+    And the last layer, which keeps the least, is computed twice last of all.
 
     transformers turns checkpoints on for every layer of every tower, also of frozen ones, which keep nothing anyway,
     and lets embeddings require a gradient, so that a frozen vision tower is run backward for nothing.
     """
     language = language_layers(base, family)
-    for place, layer in enumerate(reversed(language)):
-        layer.gradient_checkpointing = (place + 1) * num // len(language) > place * num // len(language)
+    for place, layer in enumerate(language):
+        layer.gradient_checkpointing = place < num
     for layer, tower in _layers(base, family):
         if tower != "language":
             layer.gradient_checkpointing = num > 0 and any(p.requires_grad for p in layer.parameters())

@@ -18,7 +18,7 @@ from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
 from boxtune.finetune.processors import save_processor
 from boxtune.finetune.ranks import is_first, wait_for_all
-from boxtune.finetune.sharding import is_sharded, whole
+from boxtune.finetune.sharding import is_sharded, whole, whole_adapter
 from boxtune.finetune.weights import WEIGHTS, read_weights, write_weights
 
 
@@ -28,9 +28,7 @@ def save_adapter(model: Any, folder: Path, loaded: Loaded, card: dict[str, Any])
     All ranks come here: weights may be spread over them. The first one writes.
     """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    state = None
-    if is_sharded(model):
-        state = {name: whole(tensor) for name, tensor in model.named_parameters() if ".lora_" in name}
+    state = whole_adapter(model) if is_sharded(model) else None
     if is_first():
         model.save_pretrained(part, state_dict=state)
     write_weights(model, part)

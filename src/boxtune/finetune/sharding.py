@@ -20,7 +20,8 @@ Sharding = Literal["none", "ddp", "fsdp"]
 def choose_sharding(settings: Settings, device: str, num_ranks: int) -> Sharding:
     """What is spread over the ranks: nothing for one, gradients alone (ddp), or weights too (fsdp).
 
-    auto takes fsdp where all weights are trained on GPUs. Raises ConfigError where fsdp is asked for and cannot be.
+    auto takes fsdp where all weights are trained on GPUs; a base in NF4 is spread where that is asked for. Raises
+    ConfigError where fsdp is asked for and cannot be.
     """
     asked = settings.train.sharding
     if asked == "fsdp":
@@ -29,8 +30,8 @@ def choose_sharding(settings: Settings, device: str, num_ranks: int) -> Sharding
             why, fix = "there is one process", "take more devices, or leave sharding away"
         elif not can_shard(device):
             why = "accelerate spreads weights over GPUs alone (its state.py leaves MULTI_CPU out)"
-        elif settings.quantization != "none":
-            why, fix = f"weights in {settings.quantization} are not spread", "quantization=none, or sharding=ddp"
+        elif settings.quantization not in ("none", "nf4"):
+            why, fix = f"weights in {settings.quantization} are not spread", "quantization=nf4, or sharding=ddp"
         if why:
             raise ConfigError(f"sharding=fsdp cannot be: {why}", where="train.sharding", fix=fix)
     if num_ranks == 1:
@@ -70,6 +71,11 @@ def whole(tensor: Any) -> torch.Tensor:
     """The whole tensor in the machine's memory. All ranks must ask for one that is spread over them."""
     tensor = tensor.detach()
     return (tensor.full_tensor() if _is_part(tensor) else tensor).cpu().contiguous()
+
+
+def whole_adapter(model: Any) -> dict[str, torch.Tensor]:
+    """The adapter's tensors of a PeftModel, whole, in the machine's memory, by their names. All ranks must ask."""
+    return {name: whole(parameter) for name, parameter in model.named_parameters() if ".lora_" in name}
 
 
 def put(parameter: Any, tensor: torch.Tensor) -> None:

@@ -24,8 +24,9 @@ from boxtune.finetune.packing import PACKING
 from boxtune.finetune.quantization import tower_of
 from boxtune.finetune.quicken import Quickened
 from boxtune.finetune.reload import put_back
+from boxtune.finetune.sharding import whole_adapter
 from boxtune.finetune.split import split_batch
-from boxtune.finetune.weights import read_weights, write_weights
+from boxtune.finetune.weights import read_adapter, read_weights, write_weights
 
 
 class TowerTrainer(SFTTrainer):
@@ -281,13 +282,22 @@ class TowerTrainer(SFTTrainer):
         """Take the trained weights of the base from `folder`."""
         read_weights(self.model, Path(folder))
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """What is trained; the trainer's own would first collect the whole base where FSDP2 has spread it."""
+        if self.is_fsdp_enabled:
+            self._save(output_dir, whole_adapter(self.model))
+        else:
+            super().save_model(output_dir, _internal_call)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
         self.write_weights(output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if any(".lora_" in name for name, _ in self.model.named_parameters()):
-            # Under FSDP2, with an adapter that has no layers, rank 0 alone would go into accelerate's broadcast.
+        if self.is_fsdp_enabled:
+            # Of an adapter rank 0 alone would go into accelerate's broadcast, and wait there.
+            read_adapter(self.model, Path(resume_from_checkpoint))
+        else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.read_weights(resume_from_checkpoint)
 

@@ -9,6 +9,8 @@ from boxtune.errors import NotLearningError
 from boxtune.finetune.ranks import is_first
 from boxtune.finetune.sharding import put, whole
 
+ADAPTER = "adapter_model.safetensors"
+"""PEFT's name of the adapter's weights; without the adapter's own name in those of the tensors."""
 WEIGHTS = "trained_weights.safetensors"
 """Beside adapter_model.safetensors, only where a recipe trains weights of the base; names are those of the base."""
 
@@ -33,6 +35,26 @@ def write_weights(model: Any, folder: Path) -> None:
     tensors = {name: whole(parameter) for name, parameter in trained_weights(model).items()}
     if tensors and is_first():
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def read_adapter(model: Any, folder: Path) -> None:
+    """Put the adapter saved in `folder` into a PeftModel whose weights may be spread over the ranks.
+
+    Raises NotLearningError, naming the first, where a tensor is missing or has no place of its shape.
+    """
+    from safetensors.torch import load_file
+
+    places = {
+        name.replace(".default.", "."): parameter for name, parameter in model.named_parameters() if ".lora_" in name
+    }
+    saved = load_file(folder / ADAPTER) if places else {}
+    wrong = sorted(saved.keys() ^ places.keys()) or [n for n, t in saved.items() if t.shape != places[n].shape]
+    if wrong:
+        raise NotLearningError(
+            f"{len(wrong)} of {len(places)} adapter tensors do not fit those in {folder}, the first is {wrong[0]}"
+        )
+    for name, tensor in saved.items():
+        put(places[name], tensor)
 
 
 def read_weights(model: Any, folder: Path) -> None:

@@ -71,9 +71,12 @@ class Stage:
         return total
 
 
-def num_parameters(parameter: Any) -> int:
-    """How many parameters a tensor stands for; a packed 4-bit weight counts with its real shape."""
-    state = getattr(parameter, "quant_state", None)
+def num_parameters(parameter: Any, state: Any = None) -> int:
+    """How many parameters a tensor stands for; a packed 4-bit weight counts with its real shape.
+
+    `state` is the layer's own quantisation state: a weight that FSDP2 has cut up has lost its own.
+    """
+    state = getattr(parameter, "quant_state", None) or state
     shape = parameter.shape if state is None else state.shape
     count = 1
     for side in shape:
@@ -93,12 +96,13 @@ class Ledger:
         held = None
         if optimizer is not None:
             held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        states = {f"{name}.weight": getattr(module, "quant_state", None) for name, module in model.named_modules()}
         seen = {}
         for parameter_name, parameter in model.named_parameters():
             seen[parameter_name] = Seen(
                 name=parameter_name,
                 tower=self.towers.of(parameter_name),
-                num=num_parameters(parameter),
+                num=num_parameters(parameter, states.get(parameter_name)),
                 dtype=str(parameter.dtype).removeprefix("torch."),
                 trainable=parameter.requires_grad,
                 optimized=None if held is None else id(parameter) in held,
