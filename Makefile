@@ -15,7 +15,7 @@ SOURCES := $(wildcard src tests bench examples compat)
 help:
 	@echo "make demo        train, score and report the embedded model on a CPU"
 	@echo "make test        the whole test suite"
-	@echo "make test-fast   the tests that take less than about five seconds"
+	@echo "make test-fast   the tests that take less than about a second"
 	@echo "make check       ruff, mypy, and every file compiles"
 	@echo "make clean       remove caches and builds; .venv and runs/ stay"
 

@@ -16,11 +16,8 @@ from boxtune.boxes import Boxes
 from boxtune.families import FAMILIES
 
 PACKED = tuple(name for name, family in FAMILIES.items() if family.packing is not None)
-CASES = tuple(
-    name if name in ("qwen2_vl", "qwen2_5_vl", "internvl") else pytest.param(name, marks=pytest.mark.slow)
-    for name in PACKED
-)
-"""The same as parameters of a test; but for three they are slow."""
+CASES = tuple(name if name == "qwen2_vl" else pytest.param(name, marks=pytest.mark.slow) for name in PACKED)
+"""The same as parameters of a test; but for one they are slow."""
 CLASSES = ("cat", "traffic light")
 RAGGED = ((320, 240), (240, 320), (300, 300), (640, 200))
 """Sizes of images that take several numbers of tokens, where the family lets them."""

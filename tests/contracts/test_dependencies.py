@@ -58,6 +58,7 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+@pytest.mark.slow
 def test_dependencies_are_what_is_imported(root: Path) -> None:
     paths = sorted((root / "src" / "boxtune").rglob("*.py"))
     assert len(paths) >= 10

@@ -154,6 +154,7 @@ def check_name(path: Path, source: str) -> list[str]:
     return [f"{path}: {name!r} does not say what is inside" for name in names if name in SAYS_NOTHING]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [check_known, check_table, check_torch_free, check_torch_late])
 def test_package_keeps(rule: Rule, root: Path) -> None:
     src = root / "src"

@@ -229,6 +229,7 @@ def test_unique_sizes_and_spread() -> None:
     assert spread(np.array([np.nan])) is None and spread(np.zeros(0)) is None
 
 
+@pytest.mark.slow
 def test_columns_say_what_single_boxes_say() -> None:
     """A table of 400 sizes, ignored boxes in between: the first images box by box."""
     rng = np.random.default_rng(0)

@@ -47,6 +47,7 @@ def hull_of(image: Image.Image, label: str) -> list[int]:
     return [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
 
 
+@pytest.mark.slow
 def test_each_box_is_where_its_thing_is() -> None:
     seen, corners = 0, set()
     for key in range(60):

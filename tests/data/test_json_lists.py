@@ -34,6 +34,7 @@ def read(path: Path) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     return lists, rest
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     document=st.fixed_dictionaries(

@@ -183,6 +183,7 @@ def test_copied_set_reads_the_same(shared_data: Path, tmp_path: Path) -> None:
     assert compare(by_file(dataset, source), expected_of(source)) == 15
 
 
+@pytest.mark.slow
 def test_copies_across_real_splits(shared_data: Path) -> None:
     """One field of BCCD stands in train and in valid; the boards of chess_pieces are one game in both."""
     found = {

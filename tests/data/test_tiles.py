@@ -23,6 +23,7 @@ def tiling(size: int = 100, overlap: float = 0.2, min_visible: float = 0.4) -> T
     return Tiling(size=size, overlap=overlap, min_visible=min_visible)
 
 
+@pytest.mark.slow
 @given(
     st.tuples(st.integers(1, 400), st.integers(1, 400)),
     st.integers(1, 120),
@@ -76,6 +77,7 @@ def test_cut_boxes_are_clipped_moved_and_dropped_by_share() -> None:
     assert cut_boxes(boxes, (100, 100, 200, 200), 1.0).labels == ("whole",)
 
 
+@pytest.mark.slow
 @given(st.integers(200, 500), st.integers(200, 500), st.integers(0, 2**32 - 1))
 def test_a_box_no_larger_than_the_overlap_is_seen_whole(width: int, height: int, key: int) -> None:
     rng = np.random.default_rng(key)

@@ -50,6 +50,7 @@ def scattered(size_wh: tuple[int, int], key: int, most: float, labels: str) -> B
     return found(*rows, labels=tuple(rng.choice(list(labels), len(rows)).tolist()))
 
 
+@pytest.mark.slow
 @given(st.integers(40, 420), st.integers(40, 420), st.integers(0, 2**32 - 1))
 def test_small_things_come_back_exactly(width: int, height: int, key: int) -> None:
     boxes = scattered((width, height), key, 28.0, "ab")
@@ -57,6 +58,7 @@ def test_small_things_come_back_exactly(width: int, height: int, key: int) -> No
     assert len(back) == len(boxes) and rows_of(back) == rows_of(boxes)
 
 
+@pytest.mark.slow
 @given(st.integers(101, 420), st.integers(101, 420), st.integers(0, 2**32 - 1))
 def test_large_things_come_back_whole_from_their_parts(width: int, height: int, key: int) -> None:
     tiling = Tiling(size=100, overlap=0.3, min_visible=0.0)  # every part is told

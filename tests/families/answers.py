@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from boxtune.boxes import Boxes
 from boxtune.families import FAMILIES, Family, Frame
 
-every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+QUICK = ("qwen2_vl", "qwen2_5_vl", "paligemma", "internvl")
+"""Families that `make test-fast` tries, a kind of grammar each."""
+every_family = pytest.mark.parametrize(
+    "family",
+    [pytest.param(each, id=name, marks=[] if name in QUICK else pytest.mark.slow) for name, each in FAMILIES.items()],
+)
 
 # These every family carries.
 NAMES = [

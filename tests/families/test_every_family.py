@@ -138,6 +138,7 @@ def test_order_is_by_class_asked_then_top_to_bottom(family: Family) -> None:
         family.encode(Boxes(xyxy_px=xyxy[:1], labels=("dog",)), frame, ["cat"])
 
 
+@pytest.mark.slow
 def test_every_coordinate_that_is_a_token_is_a_special_one() -> None:
     with_tokens = set()
     for family in FAMILIES.values():

@@ -36,6 +36,7 @@ def seven_b():  # type: ignore[no-untyped-def]
         return Qwen2VLForConditionalGeneration(config)
 
 
+@pytest.mark.slow
 def test_counts_of_the_original_task(seven_b) -> None:  # type: ignore[no-untyped-def]
     from peft import get_peft_model
 

@@ -91,6 +91,7 @@ def build(load_tiny: Any, squares: Path, tmp_path: Path, monkeypatch: pytest.Mon
     return build
 
 
+@pytest.mark.slow
 def test_steps_hold_the_same_images_as_without(build: Any) -> None:
     plain, dealt = build(()), build((70, 10, 60, 20, 50, 30, 40, 80))
     assert plain.dealing is None and dealt.dealing is not None
@@ -102,5 +103,6 @@ def test_steps_hold_the_same_images_as_without(build: Any) -> None:
             assert sorted(epoch[at] + epoch[at + 1]) == sorted(other[at] + other[at + 1])
 
 
+@pytest.mark.slow
 def test_nothing_is_dealt_where_lengths_are_not_known(build: Any) -> None:
     assert build((1, 2, 3)).dealing is None

@@ -53,6 +53,7 @@ def test_each_image_is_seen_once_and_the_run_is_the_same(
     assert (few, many) == (NUM + 2, NUM * EPOCHS + 2 * 2)
 
 
+@pytest.mark.slow
 def test_a_batch_cut_for_memory_is_computed_anew(load_tiny: Any, squares: Path, tmp_path: Path) -> None:
     trainer = build(load_tiny, squares, tmp_path)
     batch = make_batch(trainer, range(4))
@@ -67,6 +68,7 @@ def test_a_batch_cut_for_memory_is_computed_anew(load_tiny: Any, squares: Path, 
     assert total == pytest.approx(whole[0] * float((batch["labels"] != -100).sum()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_names_are_those_of_the_images(load_tiny: Any, squares: Path, tmp_path: Path) -> None:
     trainer = build(load_tiny, squares, tmp_path)
     collator = trainer.data_collator
@@ -77,6 +79,7 @@ def test_names_are_those_of_the_images(load_tiny: Any, squares: Path, tmp_path: 
     assert IMAGES not in collator(rows)[PACKING]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "more"), [("joint", {}), ("language", {"epochs": 1}), ("language", {"packing": "off"})]
 )

@@ -79,6 +79,7 @@ def test_the_base_is_loaded_in_float8(load_tiny: Any, tiny: Any) -> None:
     assert count[0] == count[1]
 
 
+@pytest.mark.slow
 def test_a_step_on_a_base_in_float8(load_tiny: Any, squares: Path, tmp_path: Path) -> None:
     """Near the same step on a dense base, and the float8 weights stay as they are."""
     splits = {name: samples[:2] for name, samples in read_dataset(squares).splits.items()}

@@ -190,6 +190,7 @@ def test_fingerprint_tells_weights_apart(copy: Path) -> None:
     assert fingerprint(copy) != first
 
 
+@pytest.mark.slow
 def test_the_image_budget_reaches_the_processor(tiny: Any) -> None:
     from PIL import Image
 

@@ -229,6 +229,7 @@ def test_compiled_it_is_one_node_and_says_the_same(kind: str) -> None:
         assert torch.equal(got, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "nested"])  # torch 2.13 cannot compare float8 tensors there
 def test_the_operators_are_what_they_say(kind: str) -> None:
     """torch's own check: shapes without values, no aliasing, no change of an argument, gradients, dynamic shapes."""

@@ -155,6 +155,7 @@ def test_what_is_told_is_what_is_done(build: Callable[..., Any], size: int, most
     assert len(told) == len(full.raised) and max(full.sizes[done:]) <= most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_a_single_image_that_does_not_fit_is_one_clear_error(build: Callable[..., Any], where: str) -> None:
     trainer = build()

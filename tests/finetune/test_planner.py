@@ -124,6 +124,7 @@ MEMORY = st.floats(min_value=6, max_value=200)
 LENGTHS = st.lists(st.integers(min_value=20, max_value=20_000), min_size=1, max_size=40)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     memory=st.tuples(MEMORY, MEMORY).map(sorted),

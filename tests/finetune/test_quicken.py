@@ -75,7 +75,7 @@ def require_equal(one: Any, other: Any, tolerance: float = EXACT) -> None:
         assert float((found[name] - gradient).norm()) <= tolerance * float(gradient.norm()), name
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=[FAMILIES[0], pytest.param(FAMILIES[1], marks=pytest.mark.slow)])
 def make_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     loaded = load_family(request.param, tmp_path_factory.mktemp("quicken"), "nf4")
 
@@ -110,6 +110,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_are_those_of_the_plain_model(make_case: Callable[..., Case]) -> None:
     case = make_case()
     batch = case.batch()
@@ -134,6 +135,7 @@ def test_without_packing_the_layers_are_quick_all_the_same(make_case: Callable[.
     require_equal(case.gradients(case.plain(batch)), wanted)
 
 
+@pytest.mark.slow
 def test_linear_layers_are_left_to_peft_where_asked(make_case: Callable[..., Case]) -> None:
     case = make_case()
     batch = case.batch()
@@ -181,6 +183,7 @@ def test_all_comes_off_again(make_case: Callable[..., Case], traced: Any) -> Non
     quicken(case.model, packs=True, compiled=True).undo()
 
 
+@pytest.mark.slow
 def test_without_its_adapter_it_is_the_base(make_case: Callable[..., Case]) -> None:
     case = make_case()
     batch = case.batch()
@@ -195,6 +198,7 @@ def test_without_its_adapter_it_is_the_base(make_case: Callable[..., Case]) -> N
         assert abs(float(case.fast(batch)) / tuned - 1) < EXACT < abs(tuned / wanted - 1)
 
 
+@pytest.mark.slow
 def test_dropout_is_for_training_alone(make_case: Callable[..., Case]) -> None:
     case = make_case(dropout=0.5)
     batch = case.batch()
@@ -231,6 +235,7 @@ def test_checkpoints_change_no_gradient(make_case: Callable[..., Case], dropout:
         require_equal(other, found[0])
 
 
+@pytest.mark.slow
 def test_exactly_so_many_layers_are_computed_twice(load_tiny: Any) -> None:
     from transformers.modeling_layers import GradientCheckpointingLayer
 

@@ -95,6 +95,7 @@ def test_a_recipe_trains_what_it_plans_and_saves_it(recipe: str, splits: Any, tm
     assert logits_digest(again, encoder, splits["valid"]) == digest != bare
 
 
+@pytest.mark.slow
 def test_two_stages_move_one_part_after_the_other(splits: Any, tmp_path: Path) -> None:
     _, _, trainer = build("two_stage", splits, tmp_path)
     stages: list[set[str]] = []
@@ -119,6 +120,7 @@ def test_two_stages_move_one_part_after_the_other(splits: Any, tmp_path: Path) -
     assert {row["learning_rate"] for row in trainer.state.log_history if "learning_rate" in row} == {1e-3}
 
 
+@pytest.mark.slow
 def test_each_tower_has_its_rate(splits: Any, tmp_path: Path) -> None:
     rates = {"language": 1e-3, "projector": 1e-4, "vision": 2e-5}
     _, plan, trainer = build("joint", splits, tmp_path, rate=rates)
@@ -133,6 +135,7 @@ def test_each_tower_has_its_rate(splits: Any, tmp_path: Path) -> None:
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(plan.tensor_names)
 
 
+@pytest.mark.slow
 def test_one_rate_leaves_the_optimizer_as_it_is(splits: Any, tmp_path: Path) -> None:
     _, _, trainer = build("joint", splits, tmp_path)
     groups = trainer.create_optimizer().param_groups
@@ -189,6 +192,7 @@ def test_a_pattern_that_reaches_another_tower_is_an_error(tiny: Any) -> None:
         plan_adapter(tiny.model, family, make_settings("language").adapter)
 
 
+@pytest.mark.slow
 def test_missing_weights_of_a_tower_are_an_error(splits: Any, tmp_path: Path) -> None:
     loaded, _, trainer = build("full_vision", splits, tmp_path / "c")
     save_adapter(trainer.model, tmp_path / "adapter", loaded, {"full_towers": ["vision", "projector"]})
@@ -197,6 +201,7 @@ def test_missing_weights_of_a_tower_are_an_error(splits: Any, tmp_path: Path) ->
         load_adapter(load("full_vision").model, tmp_path / "adapter")
 
 
+@pytest.mark.slow
 def test_weights_without_a_place_are_an_error(splits: Any, tmp_path: Path) -> None:
     loaded, _, trainer = build("full_vision", splits, tmp_path / "c")
     save_adapter(trainer.model, tmp_path / "adapter", loaded, {})
@@ -214,6 +219,7 @@ def test_the_table_says_what_is_trained(tiny: Any) -> None:
     assert "weights in fp32" in targets_table(free) and "LoRA" not in targets_table(free)
 
 
+@pytest.mark.slow
 def test_weights_come_back_from_a_checkpoint(splits: Any, tmp_path: Path) -> None:
     _, plan, trainer = build("full_vision", splits, tmp_path)
     trainer.args.save_strategy, trainer.args.save_steps = "steps", 2

@@ -66,6 +66,7 @@ def in_row(loaded: Any, encoder: Any, examples: list[Any]) -> list[dict[str, Any
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ragged", "even", "one", "talk"])
 def test_a_sample_in_a_row_is_scored_as_alone(case: Any, kind: str) -> None:
     loaded, encoder = case
@@ -92,6 +93,7 @@ def test_conversations_alone_fill_a_row_too(case: Any) -> None:
         assert abs(float(got["loss"] / alone(loaded, encoder, talk).sum()) - 1) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_nothing_of_a_sample_is_in_another(case: Any) -> None:
     """Another image and another answer beside it change no bit of what is said of a sample."""
     loaded, encoder = case
@@ -102,6 +104,7 @@ def test_nothing_of_a_sample_is_in_another(case: Any) -> None:
     assert same == [False, True, False, True]
 
 
+@pytest.mark.slow
 def test_the_last_layer_works_where_an_answer_is_said(case: Any) -> None:
     """And what is said there is the same."""
     loaded, encoder = case

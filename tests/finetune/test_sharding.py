@@ -69,6 +69,7 @@ def test_a_tensor_that_is_not_spread_is_whole() -> None:
     assert whole(parameter).tolist() == [1.0] * 4 and not whole(parameter).requires_grad
 
 
+@pytest.mark.slow
 def test_four_bits_are_stored_as_numbers_where_they_will_be_cut_up(tiny: Any) -> None:
     """And count as many parameters, also once the weight itself no longer knows what its bytes mean."""
     placement = choose_placement("nf4", "fp32")

@@ -18,7 +18,7 @@ from boxtune.finetune.collate import IGNORED, collate_for_training
 from boxtune.finetune.packing import PACKING
 from boxtune.finetune.split import CUTS, cuts_of, split_batch
 
-QUICK = ("qwen2_vl", "llava_onevision", "minicpm_v")
+QUICK = ("qwen2_vl", "minicpm_v")
 CASES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
 TALKS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl", "gemma3")
 """Families in whose batches conversations without an image are tried."""
@@ -117,6 +117,7 @@ def test_parts_of_parts_are_parts(case: Case) -> None:
         require_collated(case, part, case.batch([example]))
 
 
+@pytest.mark.slow
 def test_gradients_of_parts_add_up(case: Case) -> None:
     model = case.loaded.model
     for kind in kinds(case):

@@ -98,6 +98,7 @@ def test_what_stays_on_the_device_is_read_when_it_is_logged(trainer: Any) -> Non
     assert all(isinstance(row[name], float) for name in ("entropy", "mean_token_accuracy"))
 
 
+@pytest.mark.slow
 def test_a_step_puts_every_module_into_training(trainer: Any) -> None:
     """A base comes in evaluation mode, and any part may be put there: nothing but a look at all of them tells."""
     batch = make_batch(trainer, range(2))
@@ -183,6 +184,7 @@ def test_what_is_spared_is_given_back(trainer: Any, tmp_path: Path) -> None:
     assert "zero_grad" not in vars(trainer.model)
 
 
+@pytest.mark.slow
 def test_layers_are_compiled_for_training_alone(
     load_tiny: Any, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

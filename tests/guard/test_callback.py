@@ -21,6 +21,7 @@ def _told(trainer: Any, callback: guard.LearningCallback) -> list[str]:
     return [finding.check for finding in callback.findings if finding.level in ("warn", "fail")]
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_looked_at_are_no_change_from_outside(tmp_path: Path) -> None:
     callback = guard.LearningCallback()
     parts = healthy(tmp_path, max_steps=70, logging_steps=12, eval_strategy="no")
@@ -58,6 +59,7 @@ class Spoil(TrainerCallback):
                     parameter.grad.fill_(float("nan"))
 
 
+@pytest.mark.slow
 def test_one_bad_step_is_left_out_and_counted(tmp_path: Path) -> None:
     callback = guard.LearningCallback()
     parts = healthy(tmp_path)
@@ -114,6 +116,7 @@ def test_an_optimizer_that_cannot_leave_a_step_out_is_not_relied_on(
     assert callback.gradients.late is None and callback.bad_steps == 1
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_guard_leaves_the_optimizer_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it told of one step must not leave out all that come after."""
     monkeypatch.setattr("boxtune.guard.gradients._drains", lambda _: True)
@@ -129,6 +132,7 @@ def test_a_fault_of_the_guard_leaves_the_optimizer_alone(tmp_path: Path, monkeyp
     assert not hasattr(parts.trainer.optimizer.optimizer, "found_inf")
 
 
+@pytest.mark.slow
 def test_late_bad_steps_without_end_stop_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("boxtune.guard.gradients._drains", lambda _: True)
     callback = guard.LearningCallback()
@@ -170,6 +174,7 @@ def test_an_optimizer_that_steps_in_the_backward_pass_is_no_fault(tmp_path: Path
     assert trainer.state.global_step == 24
 
 
+@pytest.mark.slow
 def test_what_stopped_one_run_does_not_stop_the_next(tmp_path: Path) -> None:
     callback = guard.LearningCallback()
     parts = healthy(tmp_path, learning_rate=0.0)
@@ -185,6 +190,7 @@ def test_what_stopped_one_run_does_not_stop_the_next(tmp_path: Path) -> None:
         trainer.evaluate()
 
 
+@pytest.mark.slow
 def test_gradients_of_zero_are_no_standstill(tmp_path: Path) -> None:
     """As of rewards that are all the same: nothing moves, and it may go on later."""
     callback = guard.LearningCallback()
@@ -206,6 +212,7 @@ def test_gradients_of_zero_are_no_standstill(tmp_path: Path) -> None:
     assert trainer.state.global_step == 24 and "run.still" not in callback.first_seen
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_guard_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise KeyError("ours")
@@ -261,6 +268,7 @@ def _train_in_fp16(folder: Path, scale: float, *callbacks: Any) -> tuple[Any, li
     return trainer, scales
 
 
+@pytest.mark.slow
 def test_steps_that_the_scaler_skips_are_its_own_business(tmp_path: Path) -> None:
     callback = guard.LearningCallback()
     plain, scales = _train_in_fp16(tmp_path / "plain", 2.0**127)
@@ -272,6 +280,7 @@ def test_steps_that_the_scaler_skips_are_its_own_business(tmp_path: Path) -> Non
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_warn_goes_on_and_off_says_nothing(tmp_path: Path) -> None:
     for mode, checks in (("warn", True), ("off", False)):
         callback = guard.LearningCallback(mode, out=tmp_path / mode)  # type: ignore[arg-type]

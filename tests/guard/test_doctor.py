@@ -43,6 +43,7 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_healthy_script_is_well(script: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (sys.argv, list(sys.path))
     assert main(["doctor", str(script), str(tmp_path), "--lr=5"]) == 0
@@ -89,6 +90,7 @@ build(parts).train()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trace", [False, True])
 def test_what_is_frozen_in_training_is_named_on_a_traced_replay(
     trace: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -128,6 +130,7 @@ def test_what_is_no_fault_of_learning(script: Path, tmp_path: Path, capsys: pyte
     assert "boxtune doctor" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_alone_it_tells_versions_traps_and_a_self_test(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out

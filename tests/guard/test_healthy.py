@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from healthy import VARIATIONS, compare
 
-SAMPLE = ("steps skipped as a scaler does", "resumed at the end", "seven validation samples", "two stages", "dora")
-PICTURES = ("pictures, joint", "pictures, vision only", "pictures, full training")
+QUICK = ("two stages", "dora")
+SLOW = (
+    "steps skipped as a scaler does", "resumed at the end", "seven validation samples", "pictures, joint",
+    "pictures, vision only", "pictures, full training",
+)  # fmt: skip
 
 
 def test_there_are_enough() -> None:
@@ -16,12 +19,13 @@ def test_there_are_enough() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
-@pytest.mark.parametrize("name", [*SAMPLE, *(pytest.param(name, marks=pytest.mark.slow) for name in PICTURES)])
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_the_guard_changes_nothing(name: str, tmp_path: Path) -> None:
     found = compare(name, tmp_path)
     assert found.warned == () and found.same_weights and found.same_log
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_not_a_number_is_left_out(tmp_path: Path) -> None:
     found = compare("one batch that is not a number", tmp_path)
     assert found.warned == () and found.verdict == "learning" and not found.same_weights

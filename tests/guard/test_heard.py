@@ -6,6 +6,7 @@ import logging
 import warnings
 from pathlib import Path
 
+import pytest
 from toys import build, healthy
 
 from boxtune import guard
@@ -32,6 +33,7 @@ def test_messages_that_matter_are_kept_once_and_shown_as_ever() -> None:
     assert len(shown) == 3
 
 
+@pytest.mark.slow
 def test_it_stands_among_the_findings_of_the_run(tmp_path: Path) -> None:
     with warnings.catch_warnings(), guard.watch(tell=lambda finding: None) as stages:
         parts = healthy(tmp_path)

@@ -33,6 +33,7 @@ def tuned(bare: Any) -> Any:
     return model, plan
 
 
+@pytest.mark.slow
 def test_packed_weights_count_with_their_real_shape(load_tiny: Any) -> None:
     whole = sum(p.numel() for p in load_tiny("none").model.parameters())
     packed = load_tiny("nf4").model

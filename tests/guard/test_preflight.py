@@ -72,6 +72,7 @@ def test_a_model_without_an_adapter_is_fine_too(tmp_path: Path) -> None:
     assert [finding.as_text() for finding in findings if finding.level in ("fail", "warn")] == []
 
 
+@pytest.mark.slow
 def test_check_leaves_the_trainer_as_it_was(tmp_path: Path) -> None:
     random.seed(3)
     np.random.seed(3)

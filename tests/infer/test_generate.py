@@ -45,6 +45,7 @@ def first_logits(loaded: Any, encoder: Encoder, examples: list[Example]) -> torc
         return loaded.model(**batch).logits[:, -1].float()
 
 
+@pytest.mark.slow
 def test_batched_text_equals_single_text_in_fp32(load_tiny: Any, images: list[Any]) -> None:
     loaded = load_tiny("none", "fp32")
     together, alone = answers(loaded, images, 5), answers(loaded, images, 1)
@@ -58,6 +59,7 @@ def test_an_answer_that_hits_the_limit_is_said_to_be_cut(tiny: Any, images: list
     assert [answer.truncated for answer in answers(tiny, images, 5, max_new_tokens=200)] == [False] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantization", "precision"), [("nf4", "fp32"), ("nf4", "bf16"), ("none", "bf16")])
 def test_first_logits_agree_within_tolerance(
     load_tiny: Any, images: list[Any], quantization: str, precision: str
@@ -83,6 +85,7 @@ def test_wrong_padding_would_be_seen(load_tiny: Any, images: list[Any]) -> None:
     assert (right - wrong).abs().max() > 100 * TOLERANCE["fp32"] * right.abs().max()
 
 
+@pytest.mark.slow
 def test_generation_leaves_the_model_as_it_was(load_tiny: Any, images: list[Any]) -> None:
     loaded = load_tiny()
     for training in (True, False):

@@ -46,6 +46,7 @@ def test_parts_are_the_batches_of_the_whole(tiny: Any, encoder: Any, squares: Pa
     assert len(whole) == 6 and all(told(together[at]) == told(answer) for at, answer in whole.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tiles", [False, True])
 @pytest.mark.parametrize("num", [2, 4])
 def test_every_rank_gets_all_answers(

@@ -176,6 +176,7 @@ def rows_of(drawn: list[tuple[str, int, int, int, int]]) -> list[Row]:
     return [(label, x, y, x + w, y + h) for label, x, y, w, h in drawn]
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(truth=cells, other=cells, predicted=cells, seed=st.integers(0, 999))
 def test_order_within_an_answer_changes_nothing(truth: list, other: list, predicted: list, seed: int) -> None:

@@ -70,6 +70,7 @@ def _with_flat_tables(monkeypatch: pytest.MonkeyPatch, seed: int, grey: int) -> 
     return draw_package(seed)
 
 
+@pytest.mark.slow
 def test_boxes_are_where_the_pixels_of_the_tables_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same picture with black and with white tables differs exactly inside the boxes, give or take blur."""
     seen = {0: 0, 1: 0, 2: 0}

@@ -23,6 +23,7 @@ def _plan(out: Path, **more: object) -> Plan:
     return Plan(out=str(out), **{**settings, **more})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_rate_warms_up_stays_and_falls_to_nothing(tmp_path: Path) -> None:
     training = Pretraining(_plan(tmp_path, warmup=4, decay=0.25))
     assert training.height(0.0) == 0.25
@@ -30,6 +31,7 @@ def test_the_rate_warms_up_stays_and_falls_to_nothing(tmp_path: Path) -> None:
     assert [training.height(progress) for progress in (0.1, 0.75, 0.875, 1.0, 1.1)] == [1, 1, 0.5, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_strange_name_means_either_all_there_is_or_nothing(tmp_path: Path) -> None:
     training = Pretraining(_plan(tmp_path))
     labels = torch.tensor([[4, 4, -1], [4, 5, -1], [-1, -1, -1], [4, 4, -1]])

@@ -35,6 +35,7 @@ def plan(maker: SceneMaker) -> Plan:
     return maker.plan(11, 2000)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_scenes_however_they_are_chunked(maker: SceneMaker) -> None:
     first = maker.draw(5, 30)
     whole, maker.chunk = maker.chunk, 7
@@ -167,6 +168,7 @@ def _alone(plan: Plan, num: int) -> Plan:
     return one
 
 
+@pytest.mark.slow
 def test_boxes_are_where_the_ground_cannot_be_seen(maker: SceneMaker, plan: Plan) -> None:
     """The same thing on white and on black ground: the two pictures differ by half or less exactly inside its box."""
     num = 150

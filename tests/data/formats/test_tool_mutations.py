@@ -55,6 +55,7 @@ def changed(content: Any, path: tuple[Any, ...], value: Any) -> Any:
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_changed_value_is_refused_in_words_or_left_aside(tmp_path: Path, name: str) -> None:
     format, place, content = DOCUMENTS[name]
