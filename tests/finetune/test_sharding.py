@@ -13,6 +13,7 @@ import torch
 from models import BUDGET, make_settings
 from safetensors.torch import load_file, save_file
 
+import boxtune
 from boxtune.errors import ConfigError, NotLearningError
 from boxtune.finetune import choose_placement, load_base
 from boxtune.finetune.checkpoints import read_metrics
@@ -144,23 +145,22 @@ def test_spread_weights_learn_what_one_process_learns(
     script = tmp_path / "script.py"
     script.write_text(ON_A_CPU)
     settings: dict[str, Any] = {
-        **BUDGET, "model": "tiny", "data": squares, "recipe": recipe, "epochs": 1, "micro_batch": 2,
-        "effective_batch": 4, "max_new_tokens": 4, "quantization": quantization, "precision": "fp32", "base": "false",
-        "guard": "off", "dropout": 0,
+        **BUDGET, "model": "tiny", "data": str(squares), "adapter.recipe": recipe, "epochs": 1, "micro_batch": 2,
+        "effective_batch": 4, "max_new_tokens": 4, "quantization": quantization, "precision": "fp32", "base": False,
+        "guard.mode": "off", "dropout": 0.0,
     }  # fmt: skip
     words = [f"{key}={value}" for key, value in settings.items()]
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
 
-    def run(*command: str) -> None:
+    def spread(*more: str) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", *command], capture_output=True, text=True, timeout=200, env=environment
-        )
+        command = [*torchrun, "train", *words, f"runs={tmp_path / 'two'}", "sharding=fsdp", *more]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
         assert done.returncode == 0, done.stderr[:6000]
 
-    run("boxtune", "train", *words, f"runs={tmp_path / 'one'}")
-    run(*torchrun, "train", *words, f"runs={tmp_path / 'two'}", "sharding=fsdp", "hours=0.000001")
-    run(*torchrun, "train", *words, f"runs={tmp_path / 'two'}", "sharding=fsdp", "resume=true")
+    boxtune.train(**settings, runs=str(tmp_path / "one"))
+    spread("hours=0.000001")
+    spread("resume=true")
     one, two = tmp_path / "one" / "squares-tiny", tmp_path / "two" / "squares-tiny"
     assert (two / "checkpoints" / "checkpoint-4" / "pytorch_model_fsdp.bin").is_file()
     steps = [{r["step"]: r for r in read_metrics(run / "metrics.jsonl") if r["kind"] == "train"} for run in (one, two)]
@@ -169,7 +169,7 @@ def test_spread_weights_learn_what_one_process_learns(
         for step, row in steps[0].items():
             assert steps[1][step][name] == pytest.approx(row[name], rel=1e-3), (name, step)
     ours, theirs = (load_file(run / "adapter_last" / saved) for run in (one, two))
-    assert ours.keys() == theirs.keys()
+    assert ours.keys() == theirs.keys() and ours
     apart = sum(float((ours[name] - theirs[name]).square().sum()) for name in ours)
     size = sum(float(tensor.square().sum()) for tensor in ours.values())
     assert apart < 1e-6 * size
