@@ -16,7 +16,7 @@ from boxtune.families.bins import Steps
 from boxtune.families.family import About, Defaults
 from boxtune.families.grammar import Grammar
 from boxtune.families.linears import encoder_layers, llama_layers, under
-from boxtune.families.tagged import LIST, Tagged, show_list
+from boxtune.families.tagged import LIST, SHOWN_LIST, Tagged
 from boxtune.families.views import Size, require_side
 
 IMAGE = "<image_placeholder>"
@@ -99,7 +99,7 @@ DEEPSEEK_VL = Assembled(
         script=Tagged(
             name_tags=("<|ref|>", "<|/ref|>"),
             box_tags=("<|det|>[", "]<|/det|>"),
-            show=show_list,
+            box=SHOWN_LIST,
             pattern=LIST,
             together=True,
         ),

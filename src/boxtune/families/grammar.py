@@ -9,20 +9,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from boxtune.boxes import Boxes
-from boxtune.families.bins import Numbers, Scale, order_boxes
+from boxtune.families.bins import Scale, order_boxes
 from boxtune.families.family import Decoded, Frame, Problem
+from boxtune.families.forms import Form, Row
 
 NOTHING = "There are none."
 """The answer of ours for an image with nothing in it, where a family has none of its own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One box of an answer: its label, its numbers, and the text they stand in (empty when it is to be written)."""
-
-    label: str
-    numbers: Numbers
-    written: str = ""
 
 
 class Script(Protocol):
@@ -33,8 +25,9 @@ class Script(Protocol):
         """The answer without a box."""
         ...
 
-    def write(self, rows: Sequence[Row]) -> str:
-        """The answer for at least one box."""
+    @property
+    def form(self) -> Form:
+        """How an answer with boxes is put together."""
         ...
 
     def read(self, text: str, *, ended: bool) -> Iterator[Row | str]:
@@ -64,7 +57,7 @@ class Grammar:
         for i in order_boxes(boxes, bins, classes):
             x1, y1, x2, y2 = (float(number) for number in bins[i])
             rows.append(Row(label=boxes.labels[i], numbers=(x1, y1, x2, y2)))
-        return self.script.write(rows)
+        return self.script.form.write(rows)
 
     def decode(self, text: str, frame: Frame, classes: Sequence[str], *, ended: bool = True) -> Decoded:
         """The sound boxes of an answer, and a problem for everything else in it.

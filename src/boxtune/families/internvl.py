@@ -17,7 +17,7 @@ from boxtune.families.family import About, Defaults
 from boxtune.families.grammar import Grammar
 from boxtune.families.linears import llama_layers, under
 from boxtune.families.qwen2_vl import ANSWER, ASK, CHAT_FORBIDDEN
-from boxtune.families.tagged import LIST, Tagged, show_list
+from boxtune.families.tagged import LIST, SHOWN_LIST, Tagged
 from boxtune.families.views import Size, require_tile
 
 IMAGE = "<IMG_CONTEXT>"
@@ -120,7 +120,7 @@ INTERNVL = Assembled(
     grammar=Grammar(
         scale=Steps(per_side=1000),
         script=Tagged(
-            name_tags=("<ref>", "</ref>"), box_tags=("<box>[", "]</box>"), show=show_list, pattern=LIST, together=True
+            name_tags=("<ref>", "</ref>"), box_tags=("<box>[", "]</box>"), box=SHOWN_LIST, pattern=LIST, together=True
         ),
         forbidden=rf"{CHAT_FORBIDDEN}|</?(?:ref|box|img|quad)>|<(?:IMG_CONTEXT|video)>",
         form="NFC",

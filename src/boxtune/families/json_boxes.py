@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from boxtune.families.bins import Numbers
-from boxtune.families.grammar import Row
+from boxtune.families.forms import CORNERS, Form, Name, Piece, Row, in_order
 
 FENCE = ("```json\n", "\n```")
 
@@ -50,15 +50,19 @@ class JsonBoxes:
         """An empty list."""
         return f"{self.fence[0]}[]{self.fence[1]}"
 
-    def write(self, rows: Sequence[Row]) -> str:
-        """The answer for at least one box."""
-        objects = []
-        for row in rows:
-            box = f'"{self.key}": [{", ".join(str(int(number)) for number in self._turn(row.numbers))}]'
-            label = f'"label": {json.dumps(row.label, ensure_ascii=False)}'
-            objects.append("{" + ", ".join((label, box) if self.label_first else (box, label)) + "}")
-        inside = f",{self.line or ' '}".join(self.indent + one for one in objects)
-        return f"{self.fence[0]}[{self.line}{inside}{self.line}]{self.fence[1]}"
+    @property
+    def form(self) -> Form:
+        """A list of objects, each with a box and a label."""
+        order = (1, 0, 3, 2) if self.y_first else (0, 1, 2, 3)
+        box: tuple[Piece, ...] = (f'"{self.key}": [', *in_order([CORNERS[place] for place in order]), "]")
+        label: tuple[Piece, ...] = ('"label": ', Name(show=partial(json.dumps, ensure_ascii=False)))
+        first, second = (label, box) if self.label_first else (box, label)
+        return Form(
+            box=(self.indent + "{", *first, ", ", *second, "}"),
+            opening=f"{self.fence[0]}[{self.line}",
+            separator=f",{self.line or ' '}",
+            closing=f"{self.line}]{self.fence[1]}",
+        )
 
     def read(self, text: str, *, ended: bool = True) -> Iterator[Row | str]:
         """The boxes of an answer and, in their places, the stretches that are none.

@@ -19,6 +19,7 @@ from boxtune.boxes import Boxes
 from boxtune.families.assembled import Assembled
 from boxtune.families.bins import Numbers
 from boxtune.families.family import About, Defaults, Frame
+from boxtune.families.forms import Number
 from boxtune.families.grammar import Grammar
 from boxtune.families.linears import ENCODER_ATTENTION, encoder_layers, under
 from boxtune.families.tagged import Tagged
@@ -61,9 +62,8 @@ class Cells:
         return corners / CELLS * np.array(frame.original_wh * 2, dtype=np.float64)
 
 
-def _show(numbers: Numbers) -> str:
-    x1, y1, x2, y2 = (int(number) for number in numbers)
-    return f"<patch_index_{y1 * CELLS + x1:04d}><patch_index_{y2 * CELLS + x2:04d}>"
+def _show(column: int, row: int) -> str:
+    return f"<patch_index_{row * CELLS + column:04d}>"
 
 
 def _parse(found: re.Match[str]) -> Numbers:
@@ -129,7 +129,7 @@ KOSMOS2 = Assembled(
         script=Tagged(
             name_tags=PHRASE,
             box_tags=OBJECT,
-            show=_show,
+            box=(Number(places=(0, 1), show=_show), Number(places=(2, 3), show=_show)),
             pattern=r"<patch_index_(\d{4})>\s*<patch_index_(\d{4})>",
             together=True,
             between=DELIMITER,

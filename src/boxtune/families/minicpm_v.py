@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from boxtune.families.assembled import Assembled
-from boxtune.families.bins import Numbers, Steps
+from boxtune.families.bins import Steps
 from boxtune.families.family import About, Defaults
+from boxtune.families.forms import CORNERS, in_order
 from boxtune.families.grammar import Grammar
 from boxtune.families.linears import ENCODER_ATTENTION, ENCODER_MLP, under
 from boxtune.families.qwen2_vl import ANSWER, ASK, CHAT_FORBIDDEN
@@ -102,10 +103,6 @@ def _tokens(size_wh: Size) -> str:
     return IMAGE * ((size_wh[0] // PATCH) * (size_wh[1] // PATCH) // MERGE**2)
 
 
-def _show(numbers: Numbers) -> str:
-    return "{:.0f} {:.0f} {:.0f} {:.0f}".format(*numbers)
-
-
 def _ask(named: Sequence[str]) -> str:
     return f"Please detect every {', '.join(named)} and give the bounding boxes."
 
@@ -159,7 +156,7 @@ MINICPM_V = Assembled(
         script=Tagged(
             name_tags=("<ref>", "</ref>"),
             box_tags=("<box>", "</box>"),
-            show=_show,
+            box=in_order(CORNERS, between=" "),
             pattern=r"\s*(-?\d{1,9})\s+(-?\d{1,9})\s+(-?\d{1,9})\s+(-?\d{1,9})\s*",
             together=False,
         ),

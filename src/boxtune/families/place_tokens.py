@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from boxtune.families.bins import Numbers
-from boxtune.families.grammar import Row
+from boxtune.families.forms import NAME, Form, Number, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +27,12 @@ class PlaceTokens:
     separator: str = ""
     ignored: str = r"(?!)"
 
-    def write(self, rows: Sequence[Row]) -> str:
-        """The answer for at least one box."""
-        written = []
-        for row in rows:
-            places = "".join(self.token.format(int(number)) for number in self._turn(row.numbers))
-            written.append(f"{row.label}{places}" if self.name_first else f"{places} {row.label}")
-        return self.separator.join(written)
+    @property
+    def form(self) -> Form:
+        """Four tokens and the name, in the family's order."""
+        order = (1, 0, 3, 2) if self.y_first else (0, 1, 2, 3)
+        places = tuple(Number(places=(place,), show=self.token.format) for place in order)
+        return Form(box=(NAME, *places) if self.name_first else (*places, " ", NAME), separator=self.separator)
 
     def read(self, text: str, *, ended: bool = True) -> Iterator[Row | str]:
         """The boxes of an answer and, in their places, the stretches that are none.

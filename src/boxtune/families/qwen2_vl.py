@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from boxtune.families.assembled import Assembled
-from boxtune.families.bins import Numbers, Steps
+from boxtune.families.bins import Steps
 from boxtune.families.family import About, Defaults
+from boxtune.families.forms import CORNERS, in_order
 from boxtune.families.grammar import NOTHING as NOTHING
 from boxtune.families.grammar import Grammar
 from boxtune.families.linears import llama_layers, under
@@ -33,10 +34,6 @@ CHAT_FORBIDDEN = r"<\|[a-z_]+\|>"
 
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 ASK, ANSWER = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
-
-
-def _show(numbers: Numbers) -> str:
-    return "({:.0f},{:.0f}),({:.0f},{:.0f})".format(*numbers)
 
 
 def _ask(named: Sequence[str]) -> str:
@@ -91,7 +88,7 @@ QWEN2_VL = Assembled(
         script=Tagged(
             name_tags=(REF_START, REF_END),
             box_tags=(BOX_START, BOX_END),
-            show=_show,
+            box=("(", *in_order(CORNERS[:2], between=","), "),(", *in_order(CORNERS[2:], between=","), ")"),
             pattern=rf"\({NUMBER},{NUMBER}\)\s*,\s*\({NUMBER},{NUMBER}\)",
             together=False,
         ),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 
 from boxtune.families.bins import Numbers
-from boxtune.families.grammar import NOTHING, Row
+from boxtune.families.forms import CORNERS, NAME, Form, Piece, Row, in_order
+from boxtune.families.grammar import NOTHING
 
 NUMBER = r"\s*(-?\d{1,9})\s*"
 """A whole number with room around it; ten digits and more are no coordinate of any image."""
@@ -18,9 +18,8 @@ LIST = rf"\[{NUMBER},{NUMBER},{NUMBER},{NUMBER}\]"
 """A box as a list of four."""
 
 
-def show_list(numbers: Numbers) -> str:
-    """[x1, y1, x2, y2]"""
-    return "[{:.0f}, {:.0f}, {:.0f}, {:.0f}]".format(*numbers)
+SHOWN_LIST = ("[", *in_order(CORNERS), "]")
+"""[x1, y1, x2, y2]"""
 
 
 def parse_four(found: re.Match[str]) -> Numbers:
@@ -33,28 +32,30 @@ def parse_four(found: re.Match[str]) -> Numbers:
 class Tagged:
     """`name_tags` around a name, `box_tags` around its boxes.
 
-    `show` writes the numbers of a box, `pattern` finds them again and `parse` makes numbers of what it found.
+    `box` writes the numbers of a box, `pattern` finds them again and `parse` makes numbers of what it found.
     `together`: all boxes of a name stand inside one pair of box tags, with `between` them; else the name is written
     again for each box (and read with any number of boxes behind it).
     """
 
     name_tags: tuple[str, str]
     box_tags: tuple[str, str]
-    show: Callable[[Numbers], str]
+    box: tuple[Piece, ...]
     pattern: str
     together: bool
     between: str = ", "
     parse: Callable[[re.Match[str]], Numbers] = parse_four
     nothing: str = NOTHING
 
-    def write(self, rows: Sequence[Row]) -> str:
-        """The answer for at least one box."""
-        written = []
-        for label, same in groupby(rows, key=lambda row: row.label):
-            boxes = [self.show(row.numbers) for row in same]
-            for group in [self.between.join(boxes)] if self.together else boxes:
-                written.append(f"{label.join(self.name_tags)}{group.join(self.box_tags)}")
-        return "".join(written)
+    @property
+    def form(self) -> Form:
+        """The name, then one box or all of its boxes."""
+        (opens, closes), (begin, end) = self.name_tags, self.box_tags
+        return Form(
+            before=(opens, NAME, closes + begin),
+            box=self.box,
+            after=(end,),
+            between=self.between if self.together else None,
+        )
 
     def read(self, text: str, *, ended: bool = True) -> Iterator[Row | str]:
         """The boxes of an answer and, in their places, the stretches that are none.
