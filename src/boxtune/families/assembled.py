@@ -9,6 +9,7 @@ from typing import Any, Literal
 from boxtune.boxes import Boxes
 from boxtune.families.family import About, Decoded, Defaults, Frame, describe
 from boxtune.families.grammar import Grammar
+from boxtune.families.spelling import Letters, Spelling
 from boxtune.families.views import Size, View
 
 
@@ -90,6 +91,10 @@ class Assembled:
     def encode(self, boxes: Boxes, frame: Frame, classes: Sequence[str]) -> str:
         """The answer for these boxes in the family's order; ValueError on a label that was not asked for."""
         return self.grammar.encode(boxes, frame, classes)
+
+    def spell(self, frame: Frame, classes: Sequence[str], letters: Letters) -> Spelling:
+        """All sound answers, letter by letter; see `families.spelling`."""
+        return self.grammar.spell(frame, classes, letters)
 
     def decode(self, text: str, frame: Frame, classes: Sequence[str], *, ended: bool = True) -> Decoded:
         """The sound boxes of an answer, and a problem for everything else in it."""

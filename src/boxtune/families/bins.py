@@ -10,10 +10,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from boxtune.boxes import Boxes
-from boxtune.families.family import Frame
+from boxtune.families.frame import Frame
 
 Numbers = tuple[float, float, float, float]
 """x1, y1, x2, y2 as a grammar has them; whole numbers when written, whatever the model wrote when read."""
+
+
+Places = tuple[int | None, int | None, int | None, int | None]
+"""x1, y1, x2, y2 of a box of which some are not known yet."""
 
 
 class Scale(Protocol):
@@ -29,6 +33,12 @@ class Scale(Protocol):
 
     def find_fault(self, numbers: Numbers, frame: Frame) -> str:
         """Why four numbers that were read are no box (a kind of Problem), or ""."""
+        ...
+
+    def allowed(self, place: int, corners: Places, frame: Frame) -> range:
+        """The numbers that can stand at a place of x1, y1, x2, y2 beside those that are known, so that there is a box
+        without a fault.
+        """
         ...
 
     def to_px(self, rows: Sequence[Numbers], frame: Frame) -> Float[np.ndarray, "n 4"]:
@@ -81,6 +91,13 @@ class Steps:
         if x2 < x1 or y2 < y1:
             return "inverted"
         return "no_area" if x2 == x1 or y2 == y1 else ""
+
+    def allowed(self, place: int, corners: Places, frame: Frame) -> range:
+        """From 0 to the largest number, and beyond the corner on the other side, which room is left for."""
+        top, other = int(self._steps(frame)[place]) - self.short_by, corners[(place + 2) % 4]
+        if place < 2:
+            return range(top if other is None else other)
+        return range(1 if other is None else other + 1, top + 1)
 
     def to_px(self, rows: Sequence[Numbers], frame: Frame) -> Float[np.ndarray, "n 4"]:
         """Corners in pixels of the upright original, inside the image."""

@@ -7,18 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from boxtune.boxes import Boxes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """One image, as it is and as the model sees it.
-
-    `original_wh` is the upright original in pixels, `seen_wh` what the processor really made of it (for Qwen2-VL
-    `image_grid_thw` times the patch size). Box text is written and read in the seen frame.
-    """
-
-    original_wh: tuple[int, int]
-    seen_wh: tuple[int, int]
+from boxtune.families.frame import Frame as Frame
+from boxtune.families.spelling import Letters, Spelling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +213,13 @@ class Family(Protocol):
 
     def decode(self, text: str, frame: Frame, classes: Sequence[str], *, ended: bool = True) -> Decoded:
         """The boxes an answer holds. Never raises on any text; `ended` is False if the end of turn is missing."""
+        ...
+
+    def spell(self, frame: Frame, classes: Sequence[str], letters: Letters) -> Spelling:
+        """All sound answers for an image and classes, letter by letter: nothing else can be written by going by them.
+
+        `letters` say which tokens of the tokenizer are letters of their own.
+        """
         ...
 
     def check_classes(self, classes: Sequence[str], descriptions: Mapping[str, str] = ...) -> list[str]:

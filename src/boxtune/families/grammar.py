@@ -12,6 +12,7 @@ from boxtune.boxes import Boxes
 from boxtune.families.bins import Scale, order_boxes
 from boxtune.families.family import Decoded, Frame, Problem
 from boxtune.families.forms import Form, Row
+from boxtune.families.spelling import Letters, Spelling
 
 NOTHING = "There are none."
 """The answer of ours for an image with nothing in it, where a family has none of its own."""
@@ -91,6 +92,10 @@ class Grammar:
             xyxy_px=self.scale.to_px([row.numbers for row in found], frame), labels=tuple(row.label for row in found)
         )
         return Decoded(boxes=boxes, problems=tuple(problems))
+
+    def spell(self, frame: Frame, classes: Sequence[str], letters: Letters) -> Spelling:
+        """All sound answers for an image and classes, letter by letter."""
+        return Spelling(self.script.form, self.script.nothing, self.scale, frame, classes, letters)
 
     def check_classes(self, classes: Sequence[str], descriptions: Mapping[str, str] = {}) -> list[str]:
         """For each name or description that cannot be carried, a sentence that says why."""

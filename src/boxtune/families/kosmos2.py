@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from boxtune.boxes import Boxes
 from boxtune.families.assembled import Assembled
-from boxtune.families.bins import Numbers
+from boxtune.families.bins import Numbers, Places
 from boxtune.families.family import About, Defaults, Frame
 from boxtune.families.forms import Number
 from boxtune.families.grammar import Grammar
@@ -53,6 +53,13 @@ class Cells:
         if min(numbers) < 0 or max(numbers) >= CELLS:
             return "out_of_range"
         return "inverted" if x2 < x1 or y2 < y1 else ""
+
+    def allowed(self, place: int, corners: Places, frame: Frame) -> range:
+        """A first cell up to the last one, a last cell from the first one on."""
+        other = corners[(place + 2) % 4]
+        if place < 2:
+            return range(CELLS if other is None else other + 1)
+        return range(other or 0, CELLS)
 
     def to_px(self, rows: Sequence[Numbers], frame: Frame) -> Float[np.ndarray, "n 4"]:
         """Corners in pixels of the upright original."""

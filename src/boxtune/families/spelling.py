@@ -1,0 +1,220 @@
+"""Answers letter by letter: what may follow what has been written, so that a model can write nothing but boxes.
+
+A letter is a byte of UTF-8, or a special token, which no sequence of bytes can stand for. An answer is the one for
+nothing, or any number of boxes in the form of the family's script, each with a name that was asked for and corners that
+`Scale.allowed` lets be; in any order, and the same box as often as one likes.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from boxtune.families.bins import Places, Scale
+from boxtune.families.forms import Form, Name, Number, Piece
+from boxtune.families.frame import Frame
+
+BYTES = 256
+
+
+class Letters:
+    """Texts as letters: `specials` are one each, everything else is its bytes. A string with a character a letter."""
+
+    def __init__(self, specials: Sequence[str]) -> None:
+        self.numbers = {text: BYTES + place for place, text in enumerate(specials)}
+        longest_first = sorted(specials, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def of(self, text: str) -> str:
+        """The letters of a text."""
+        spelt, at = [], 0
+        for found in self._pattern.finditer(text):
+            spelt += [self.of_bytes(text[at : found.start()].encode()), chr(self.numbers[found[0]])]
+            at = found.end()
+        return "".join([*spelt, self.of_bytes(text[at:].encode())])
+
+    @staticmethod
+    def of_bytes(text: bytes) -> str:
+        """The letters of bytes, which need be no whole characters."""
+        return text.decode("latin-1")
+
+
+@dataclass(frozen=True)
+class At:
+    """A place in an answer: the step, what has been written of it, and the corners that the box has so far."""
+
+    step: int
+    written: str
+    corners: Places
+
+
+State = frozenset[At]
+"""All places that what has been written may lead to; empty where it leads nowhere."""
+NONE: Places = (None, None, None, None)
+END = -1
+
+
+@dataclass
+class Step:
+    """A piece of an answer: its texts, sorted, by the corners before it, and the steps that may follow."""
+
+    piece: Piece
+    texts: dict[Places, tuple[str, ...]] = field(default_factory=dict)
+    values: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """What each text of a number says, where nothing else of the box is known."""
+    then: tuple[int, ...] = ()
+    forgets: bool = False
+    """Whether the corners before it no longer matter."""
+
+
+class Spelling:
+    """The answers of a grammar for an image and classes. States are values: equal ones have the same future."""
+
+    def __init__(
+        self, form: Form, nothing: str, scale: Scale, frame: Frame, classes: Sequence[str], letters: Letters
+    ) -> None:
+        self.scale, self.frame, self.classes, self.letters = scale, frame, tuple(classes), letters
+        self.steps: list[Step] = []
+        first = self._lay(form, nothing)
+        self.start: State = frozenset(at for step in first for at in self._settle(At(step, "", NONE)))
+
+    def _lay(self, form: Form, nothing: str) -> tuple[int, ...]:
+        """Put down all steps; those that an answer may begin with."""
+
+        def put(pieces: Sequence[Piece]) -> tuple[int, int]:
+            begin = len(self.steps)
+            for piece in pieces or ("",):
+                self.steps.append(Step(piece, then=(len(self.steps) + 1,)))
+            return begin, len(self.steps) - 1
+
+        empty, _ = put([nothing])
+        self.steps[empty].then = (END,)
+        opening, _ = put([form.opening])
+        before, _ = put(form.before)
+        box, box_end = put(form.box)
+        after, after_end = put(form.after)
+        self.steps[box].forgets = self.steps[after].forgets = True
+        ends = [after]
+        if form.between is not None:
+            between, between_end = put([form.between])
+            self.steps[between].forgets, self.steps[between_end].then = True, (box,)
+            ends.append(between)
+        self.steps[box_end].then = tuple(ends)
+        separator, separator_end = put([form.separator])
+        closing, closing_end = put([form.closing])
+        self.steps[separator_end].then, self.steps[closing_end].then = (before,), (END,)
+        self.steps[after_end].then = (separator, closing)
+        return empty, opening
+
+    def follow(self, state: State, letter: str) -> State:
+        """The state behind one more letter."""
+        return frozenset(
+            later
+            for at in state
+            if self._first(at, at.written + letter) is not None
+            for later in self._settle(At(at.step, at.written + letter, at.corners))
+        )
+
+    def can_end(self, state: State) -> bool:
+        """Whether the answer may end here."""
+        return any(at.step == END for at in state)
+
+    def next_letters(self, state: State) -> Iterator[str]:
+        """Every letter that may come next, some of them twice."""
+        for at in state:
+            if at.step == END:
+                continue
+            texts, length = self._texts(at), len(at.written)
+            place = bisect_left(texts, at.written)
+            while place < len(texts) and texts[place].startswith(at.written):
+                if len(texts[place]) == length:
+                    place += 1
+                    continue
+                letter = texts[place][length]
+                yield letter
+                place = bisect_left(texts, at.written + chr(ord(letter) + 1))
+
+    def forced(self, state: State) -> str:
+        """The letters that must follow, up to where there is a choice or the answer may end."""
+        found = ""
+        while not self.can_end(state):
+            letters = set(self.next_letters(state))
+            if len(letters) != 1:
+                break
+            letter = letters.pop()
+            found += letter
+            state = self.follow(state, letter)
+        return found
+
+    def _settle(self, at: At) -> Iterator[At]:
+        """This place, and those that it leads to without a letter where what is written of its step is whole."""
+        if at.step == END:
+            yield at
+            return
+        first = self._first(at, at.written)
+        if first is None:
+            return
+        if first != at.written:
+            yield at
+            return
+        texts = self._texts(at)
+        place = bisect_left(texts, at.written)
+        if place + 1 < len(texts) and texts[place + 1].startswith(at.written):
+            yield at
+        step, corners = self.steps[at.step], self._with_corners(at)
+        for then in step.then:
+            forgets = then == END or self.steps[then].forgets
+            yield from self._settle(At(then, "", NONE if forgets else corners))
+
+    def _first(self, at: At, written: str) -> str | None:
+        """The first text of a step that begins so."""
+        if at.step == END:
+            return None
+        texts = self._texts(at)
+        place = bisect_left(texts, written)
+        return texts[place] if place < len(texts) and texts[place].startswith(written) else None
+
+    def _texts(self, at: At) -> tuple[str, ...]:
+        step = self.steps[at.step]
+        if isinstance(step.piece, Number):
+            # Only the opposite corners matter, so that few lists are made.
+            around: list[int | None] = [None] * 4
+            for place in step.piece.places:
+                around[(place + 2) % 4] = at.corners[(place + 2) % 4]
+            key: Places = (around[0], around[1], around[2], around[3])
+        else:
+            key = NONE
+        if key not in step.texts:
+            step.texts[key] = self._spell(step, key)
+        return step.texts[key]
+
+    def _spell(self, step: Step, corners: Places) -> tuple[str, ...]:
+        piece, spell = step.piece, self.letters.of
+        if isinstance(piece, str):
+            return (spell(piece),)
+        if isinstance(piece, Name):
+            return tuple(sorted(spell(piece.show(name)) for name in self.classes))
+        if not step.values:
+            show: Callable[..., str] = piece.show
+            free = [self.scale.allowed(place, NONE, self.frame) for place in piece.places]
+            step.values.update((spell(show(*values)), values) for values in product(*free))
+        allowed = [self.scale.allowed(place, corners, self.frame) for place in piece.places]
+        return tuple(
+            sorted(
+                text
+                for text, values in step.values.items()
+                if all(value in among for value, among in zip(values, allowed, strict=True))
+            )
+        )
+
+    def _with_corners(self, at: At) -> Places:
+        step = self.steps[at.step]
+        if not isinstance(step.piece, Number):
+            return at.corners
+        corners = list(at.corners)
+        for place, value in zip(step.piece.places, step.values[at.written], strict=True):
+            corners[place] = value
+        return corners[0], corners[1], corners[2], corners[3]
