@@ -92,10 +92,12 @@ def train(words: list[str], options: Options) -> None:
     Tune a model, evaluate it before and after, and leave a run folder. MODEL is a folder, a hub id or tiny; RECIPE a
     YAML file of settings.
     """
+    from boxtune.launch import end_rank
     from boxtune.run import train as run_train
 
     _require(words, 0, 1)
     run_train(*words, **options)
+    end_rank()
 
 
 def predict(words: list[str], options: Options) -> None:
