@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "journal": f"{LEAVES} {STAGES}",
     "run": f"{LEAVES} {STAGES} launch journal",
     "check": f"{LEAVES} {STAGES} run",
-    "cli": f"{LEAVES} {STAGES} run check __init__",
+    "cli": f"{LEAVES} {STAGES} launch run check __init__",
     "__main__": f"{LEAVES} {STAGES} run cli",
     "__init__": f"{LEAVES} {STAGES} run",
 }
