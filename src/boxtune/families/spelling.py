@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 from boxtune.families.bins import Places, Scale
 from boxtune.families.forms import Form, Name, Number, Piece
@@ -21,9 +22,13 @@ BYTES = 256
 
 
 class Letters:
-    """Texts as letters: `specials` are one each, everything else is its bytes. A string with a character a letter."""
+    """Texts as letters: `specials` are one each, everything else is its bytes. A string with a character a letter.
 
-    def __init__(self, specials: Sequence[str]) -> None:
+    `plain` gives the bytes of a text without specials, where a tokenizer puts more than those of UTF-8.
+    """
+
+    def __init__(self, specials: Sequence[str], plain: Callable[[str], bytes] = str.encode) -> None:
+        self._bytes = plain
         self.numbers = {text: BYTES + place for place, text in enumerate(specials)}
         longest_first = sorted(specials, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
@@ -32,9 +37,9 @@ class Letters:
         """The letters of a text."""
         spelt, at = [], 0
         for found in self._pattern.finditer(text):
-            spelt += [self.of_bytes(text[at : found.start()].encode()), chr(self.numbers[found[0]])]
+            spelt += [self.of_bytes(self._bytes(text[at : found.start()])), chr(self.numbers[found[0]])]
             at = found.end()
-        return "".join([*spelt, self.of_bytes(text[at:].encode())])
+        return "".join([*spelt, self.of_bytes(self._bytes(text[at:]))])
 
     @staticmethod
     def of_bytes(text: bytes) -> str:
@@ -70,6 +75,10 @@ class Step:
     """Whether the corners before it no longer matter."""
 
 
+def _place_of(pieces: Sequence[Piece], kind: type) -> int:
+    return next(place for place, piece in enumerate(pieces) if isinstance(piece, kind))
+
+
 class Spelling:
     """The answers of a grammar for an image and classes. States are values: equal ones have the same future."""
 
@@ -95,6 +104,7 @@ class Spelling:
         opening, _ = put([form.opening])
         before, _ = put(form.before)
         box, box_end = put(form.box)
+        self._first_number = next(i for i in range(box, box_end + 1) if isinstance(self.steps[i].piece, Number))
         after, after_end = put(form.after)
         self.steps[box].forgets = self.steps[after].forgets = True
         ends = [after]
@@ -107,7 +117,19 @@ class Spelling:
         closing, closing_end = put([form.closing])
         self.steps[separator_end].then, self.steps[closing_end].then = (before,), (END,)
         self.steps[after_end].then = (separator, closing)
+        last = self.letters.of(form.closing)
+        self._closings = {END: "", closing: last, separator: last}
+        if all(isinstance(piece, str) for piece in form.after):
+            self._closings[after] = "".join(self.letters.of(str(piece)) for piece in form.after) + last
+        self.nothing = self.letters.of(nothing)
+        pieces = [*form.before, *form.box]
+        self.name_first = any(isinstance(piece, Name) for piece in pieces[: _place_of(pieces, Number)])
         return empty, opening
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What equal spellings of one family have in common."""
+        return self.classes, tuple(self.scale.allowed(place, NONE, self.frame) for place in range(4))
 
     def follow(self, state: State, letter: str) -> State:
         """The state behind one more letter."""
@@ -121,6 +143,45 @@ class Spelling:
     def can_end(self, state: State) -> bool:
         """Whether the answer may end here."""
         return any(at.step == END for at in state)
+
+    def closing(self, state: State) -> str | None:
+        """The letters that end the answer behind a whole box; None inside of one."""
+        found = [self._closings[at.step] for at in state if not at.written and at.step in self._closings]
+        return min(found, key=len) if found else None
+
+    def begins_box(self, state: State) -> bool:
+        """Whether the next letter is the first of a box's numbers."""
+        return any(at.step == self._first_number and not at.written for at in state)
+
+    def number_at(self, state: State) -> At | None:
+        """The place in a number that the next letter belongs to, or ends."""
+        return next((at for at in state if at.step != END and isinstance(self.steps[at.step].piece, Number)), None)
+
+    def is_name(self, state: State) -> bool:
+        """Whether the next letter belongs to a name, or ends it."""
+        return any(at.step != END and isinstance(self.steps[at.step].piece, Name) for at in state)
+
+    def numbers_like(self, at: At, letters: str) -> list[str]:
+        """The texts of a number that begin so, or the one that letters which go on behind it begin with."""
+        texts = self._texts(at)
+        low, high = bisect_left(texts, letters), bisect_left(texts, letters + chr(0x10FFFF))
+        if low < high:
+            return list(texts[low:high])
+        return [text for text in (letters[:length] for length in range(len(letters), 0, -1)) if text in texts][:1]
+
+    def values_of(self, at: At, text: str) -> tuple[int, ...]:
+        """What a text of a number says: a corner for each of the piece's places."""
+        return self.steps[at.step].values[text]
+
+    def text_of(self, at: At, values: tuple[int, ...]) -> str:
+        """The letters of a number."""
+        piece = self.steps[at.step].piece
+        return self.letters.of(piece.show(*values)) if isinstance(piece, Number) else ""
+
+    def places_of(self, at: At) -> tuple[int, ...]:
+        """Which of x1, y1, x2, y2 stand there."""
+        piece = self.steps[at.step].piece
+        return piece.places if isinstance(piece, Number) else ()
 
     def next_letters(self, state: State) -> Iterator[str]:
         """Every letter that may come next, some of them twice."""
@@ -211,10 +272,12 @@ class Spelling:
         )
 
     def _with_corners(self, at: At) -> Places:
+        """The corners behind a step that is written; those that bound nothing any more are forgotten."""
         step = self.steps[at.step]
         if not isinstance(step.piece, Number):
             return at.corners
         corners = list(at.corners)
         for place, value in zip(step.piece.places, step.values[at.written], strict=True):
-            corners[place] = value
+            known = corners[(place + 2) % 4] is not None
+            corners[place], corners[(place + 2) % 4] = (None, None) if known else (value, corners[(place + 2) % 4])
         return corners[0], corners[1], corners[2], corners[3]

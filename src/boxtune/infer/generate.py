@@ -1,4 +1,9 @@
-"""Batched greedy generation, left-padded, grouped by length, one answer for every image."""
+"""Batched greedy generation, left-padded, grouped by length, one answer for every image.
+
+An answer is guided by the family's grammar, so that nothing but boxes can be written, and each box comes with what the
+model's own probabilities say of it. Freely the model writes what it likes, token by token, through transformers' own
+loop: what it has learned of the format is seen there.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +22,28 @@ from boxtune.families import Problem
 from boxtune.finetune.collate import Example, answers_begin, collate_for_prediction
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
+from boxtune.infer.confidence import Signals, read_signals
+from boxtune.infer.decode import Row, Writer
+from boxtune.infer.guide import guides_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What the model said of one image.
 
-    `boxes` are in pixels of the upright original, without scores; `text` is the answer as generated, special
-    tokens included, without the end of turn; `truncated` if the end of turn did not come.
+    `boxes` are in pixels of the upright original; `text` is the answer as generated, special tokens included, without
+    the end of turn; `truncated` if the end of turn did not come, `looped` if it was closed because nothing new came.
+    `signals` belong to the boxes, and `num_swayed` tokens are others than the model would have written without a guide;
+    both are unknown (None) of an answer that was written freely.
     """
 
     text: str
     boxes: Boxes
     problems: tuple[Problem, ...]
     truncated: bool
+    looped: bool = False
+    signals: tuple[Signals, ...] | None = None
+    num_swayed: int | None = None
 
 
 def iter_answers(
@@ -43,14 +56,16 @@ def iter_answers(
     at_once: int,
     classes: Sequence[Sequence[str]] | None = None,
     part: tuple[int, int] = (0, 1),
+    freely: bool = False,
 ) -> Iterator[tuple[int, Answer | DataError]]:
     """(place, answer) of every image as soon as its batch is done, shortest prompts first.
 
     An image that cannot be opened comes with the DataError it raised. Each image is opened once, and `at_once` of
     them are in memory. `part` (number, of how many) takes every so-manieth batch alone: all parts together are the
-    very batches of the whole, so that their answers are the same.
+    very batches of the whole, so that their answers are the same. `freely` asks without a guide.
     """
     lengths = [encoder.family.num_image_tokens(s, encoder.min_pixels, encoder.max_pixels) for s in sizes]
+    answer = _answer_freely if freely else _answer
     order = sorted(range(len(images)), key=lambda i: (lengths[i], i))
     number, num_parts = part
     for start in range(number * at_once, len(order), num_parts * at_once):
@@ -62,7 +77,7 @@ def iter_answers(
                 yield i, error
         for together in _groups(examples, pads_left=encoder.layout.pads_left):
             with _evaluating(loaded.model):
-                answers = _answer(loaded, encoder, list(together.values()), max_new_tokens)
+                answers = answer(loaded, encoder, list(together.values()), max_new_tokens)
             yield from zip(together, answers, strict=True)
 
 
@@ -86,6 +101,33 @@ def require_shape(encoder: Encoder, size_wh: tuple[int, int], name: str) -> None
 
 @torch.no_grad()
 def _answer(loaded: Loaded, encoder: Encoder, examples: list[Example], max_new_tokens: int) -> list[Answer]:
+    guides = guides_of(encoder)
+    writer = Writer(
+        [guides.of(example.frame, example.classes) for example in examples],
+        max_new_tokens=max_new_tokens,
+        pad_id=encoder.layout.pad_id,
+    )
+    _generate(loaded, encoder, examples, max_new_tokens, custom_generate=writer)
+    return [_read_row(encoder, row, example) for row, example in zip(writer.rows, examples, strict=True)]
+
+
+@torch.no_grad()
+def _answer_freely(loaded: Loaded, encoder: Encoder, examples: list[Example], max_new_tokens: int) -> list[Answer]:
+    written = _generate(loaded, encoder, examples, max_new_tokens)
+    answers = []
+    for ids, example in zip(written, examples, strict=True):
+        ended = encoder.end_id in ids
+        kept = ids[: ids.index(encoder.end_id)] if ended else ids
+        text = _text(encoder, kept)
+        decoded = encoder.family.decode(text, example.frame, example.classes, ended=ended)
+        answers.append(Answer(text=text, boxes=decoded.boxes, problems=decoded.problems, truncated=not ended))
+    return answers
+
+
+def _generate(
+    loaded: Loaded, encoder: Encoder, examples: list[Example], max_new_tokens: int, **more: Any
+) -> list[list[int]]:
+    """The ids behind the prompts, padded."""
     from transformers import GenerationConfig
 
     batch = collate_for_prediction(examples, encoder.layout)
@@ -99,20 +141,32 @@ def _answer(loaded: Loaded, encoder: Encoder, examples: list[Example], max_new_t
         use_cache=True,
     )
     with loaded.placement.autocast():
-        written = loaded.model.generate(**batch, generation_config=config)
-    return [
-        _read(encoder, ids, example)
-        for ids, example in zip(written[:, answers_begin(batch) :].tolist(), examples, strict=True)
-    ]
+        written = loaded.model.generate(**batch, generation_config=config, **more)
+    ids: list[list[int]] = written[:, answers_begin(batch) :].tolist()
+    return ids
 
 
-def _read(encoder: Encoder, ids: list[int], example: Example) -> Answer:
-    ended = encoder.end_id in ids
-    kept = ids[: ids.index(encoder.end_id)] if ended else ids
+def _text(encoder: Encoder, ids: Sequence[int]) -> str:
     # Special tokens carry the boxes: they must not be skipped.
-    text = encoder.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    decoded = encoder.family.decode(text, example.frame, example.classes, ended=ended)
-    return Answer(text=text, boxes=decoded.boxes, problems=decoded.problems, truncated=not ended)
+    text: str = encoder.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
+
+
+def _read_row(encoder: Encoder, row: Row, example: Example) -> Answer:
+    """A guided answer; one that was cut or closed is whole again but for what its end was taken off."""
+    text = _text(encoder, row.ids)
+    decoded = encoder.family.decode(text, example.frame, example.classes)
+    if decoded.problems:
+        raise RuntimeError(f"a guided answer is not sound: {text!r} has {decoded.problems}")
+    return Answer(
+        text=text,
+        boxes=decoded.boxes,
+        problems=(Problem(kind="truncated", text=""),) if row.cut else (),
+        truncated=row.cut,
+        looped=row.looped,
+        signals=tuple(read_signals(row.guide, row.choices, decoded.boxes, example.frame)),
+        num_swayed=sum(choice.swayed for choice in row.choices),
+    )
 
 
 @contextlib.contextmanager
