@@ -119,3 +119,27 @@ def iou_matrix(left: Float[np.ndarray, "n 4"], right: Float[np.ndarray, "m 4"]) 
     inter = np.clip(bottom_right - top_left, 0.0, None).prod(axis=2)
     union = box_areas(left)[:, None] + box_areas(right)[None, :] - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def repeated(boxes: Boxes, *, threshold: float) -> Bool[np.ndarray, " n"]:
+    """Which boxes overlap an earlier one of the same label with at least this IoU."""
+    labels = np.array(boxes.labels, dtype=object)
+    same = (labels[:, None] == labels[None, :]) & (iou_matrix(boxes.xyxy_px, boxes.xyxy_px) >= threshold)
+    earlier = np.tril(np.ones_like(same), k=-1)
+    return np.asarray((same & earlier).any(axis=1))
+
+
+def join_boxes(parts: Sequence[Boxes]) -> Boxes:
+    """The boxes of one image from several lists, one behind the other.
+
+    Raises ValueError if some that hold boxes have scores and others not.
+    """
+    parts = [part for part in parts if len(part)] or list(parts[:1])
+    if len({part.scores is None for part in parts}) > 1:
+        raise ValueError("some boxes have scores and others not")
+    scores = [part.scores for part in parts if part.scores is not None]
+    return Boxes(
+        xyxy_px=np.concatenate([np.zeros((0, 4)), *(part.xyxy_px for part in parts)]),
+        labels=tuple(label for part in parts for label in part.labels),
+        scores=np.concatenate(scores) if scores else None,
+    )

@@ -30,7 +30,7 @@ from boxtune.data import (
 )
 from boxtune.errors import DataError, NotLearningError
 from boxtune.journal import Journal
-from boxtune.measure import Prediction, cache_key, coco_results, keep_predictions, kept_predictions, score_run
+from boxtune.measure import SCORED, Prediction, cache_key, coco_results, keep_predictions, kept_predictions, score_run
 from boxtune.report import score_table, write_changed, write_gallery
 from boxtune.settings import Settings
 
@@ -220,9 +220,7 @@ def predict_all(
     bounds = {"max_new_tokens": card["max_new_tokens"], "at_once": settings.generate.at_once}
     answers = answer_split(loaded, encoder, samples, what=what, watch=watch, **bounds)
     return [
-        Prediction(
-            image_id=sample.image_id, boxes=said.boxes, text=said.text, problems=said.problems, truncated=said.truncated
-        )
+        Prediction(image_id=sample.image_id, **{name: getattr(said, name) for name in SCORED})
         for sample, said in zip(samples, answers, strict=True)
     ]
 

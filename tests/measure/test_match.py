@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxtune.boxes import Boxes
+from boxtune.boxes import Boxes, repeated
 from boxtune.data.sample import Sample
-from boxtune.measure.match import Counts, assign, count_matches, match_ious, repeated
+from boxtune.measure.match import Counts, assign, count_matches, match_ious
 
 
 def boxes(*rows: tuple[str, float, float, float, float]) -> Boxes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from boxtune.artifacts import write_json
 from boxtune.boxes import Boxes
 from boxtune.data.sample import Sample
 from boxtune.errors import DataError
-from boxtune.families.family import Problem
+from boxtune.families.family import Problem, Said
 from boxtune.measure import Prediction, coco_results, rank_images, read_predictions, score_predictions
 from boxtune.measure.scores import PARSE_FAILURES
 
@@ -104,6 +105,7 @@ def test_a_split_counted_by_hand() -> None:
         "num_images": 6,
         "num_truth": 5,
         "num_predictions": 7,
+        "num_freely": 0,
     }
     assert {name: scores[name] for name in expected} == pytest.approx(expected)
     ap_names = {"map", "map50", "map75", "map_small", "map_medium", "map_large", "per_class"}
@@ -121,6 +123,32 @@ def test_all_right() -> None:
     assert [scores[name] for name in [*ones, "recall", "f1", "empty_correct_rate"]] == [1.0] * 11
     zeros = ["parse_failure_rate", "duplicate_rate", "truncated_rate"]
     assert [scores[name] for name in zeros] == [0.0] * 3
+
+
+def test_further_boxes_count_for_average_precision_alone() -> None:
+    samples = [sample(1, CAT, DOG)]
+    without = replace(said(1, CAT), boxes=boxes(CAT, scores=[0.9]))
+    more = replace(without, further=boxes(DOG, FAR_CAT, scores=[0.3, 0.1]))
+    one, two = (score_predictions(samples, [said], CLASSES) for said in (without, more))
+    assert (one["map50"], two["map50"]) == (0.5, 1.0)
+    same = ["mean_iou", "precision", "recall", "f1", "num_predictions", "duplicate_rate", "detection_rate"]
+    assert [one[name] for name in same] == [two[name] for name in same]
+    # Beside boxes without scores they would rank first or last by accident.
+    assert score_predictions(samples, [replace(more, boxes=boxes(CAT))], CLASSES)["map50"] == 0.5
+
+
+def test_failures_are_those_of_answers_that_nothing_guided() -> None:
+    def asked(*kinds: str) -> Said:
+        return Said(text="", problems=tuple(Problem(kind=kind, text="") for kind in kinds), truncated=False)
+
+    samples = [sample(i, CAT) for i in range(1, 5)]
+    predictions = [said(i, CAT) for i in range(1, 5)]
+    assert score_predictions(samples, predictions, CLASSES)["num_freely"] == 0
+    predictions[1:3] = [
+        replace(predictions[1], freely=asked("malformed", "no_area")), replace(predictions[2], freely=asked())
+    ]  # fmt: skip
+    scores = score_predictions(samples, predictions, CLASSES)
+    assert (scores["parse_failure_rate"], scores["num_freely"]) == (0.5, 2)
 
 
 def test_all_wrong() -> None:
@@ -307,7 +335,9 @@ def test_the_interval_is_repeatable_and_covers() -> None:
 
 def test_a_prediction_survives_json() -> None:
     prediction = said(5, ("cat", 0.1, 1 / 3, 2.7, 3.3), DOG, scores=[0.25, 1 / 7], kinds=("malformed",), truncated=True)
-    for original in (prediction, said(6), said(7, CAT)):
+    freely = Said(text="or so", problems=(Problem(kind="malformed", text="so"),), truncated=True)
+    more = replace(prediction, further=boxes(FAR_CAT, scores=[0.01]), freely=freely)
+    for original in (prediction, said(6), said(7, CAT), more):
         back = Prediction.from_json(json.loads(json.dumps(original.as_json())))
         assert back.as_json() == original.as_json()
         assert isinstance(back.problems, tuple) and (back.boxes.scores is None) == (original.boxes.scores is None)
@@ -318,6 +348,7 @@ def test_predictions_survive_the_disk_exactly(tmp_path: Path) -> None:
     samples = [sample(i, CAT, DOG) for i in (9, 4, 6)]
     corners = np.sort(random.uniform(0, 100, (3, 2, 2)), axis=1).reshape(3, 4)
     scored = said(9, *[("dog", *map(float, row)) for row in corners], scores=[0.5, 1 / 3, 0.1], kinds=("no_area",))
+    scored = replace(scored, further=boxes(FAR_CAT, scores=[0.01]))
     predictions = [scored, said(6, CAT_IOU_60, truncated=True), said(4)]
     record = coco_results(predictions, samples, CLASSES)
     path = tmp_path / "base.json"
@@ -327,13 +358,14 @@ def test_predictions_survive_the_disk_exactly(tmp_path: Path) -> None:
     assert score_predictions(samples, back, CLASSES) == score_predictions(samples, predictions, CLASSES)
     assert record["images"][0] == {"id": 9, "file_name": "9.jpg", "width": 200, "height": 100}
     assert record["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "cow"}]
-    assert [row["image_id"] for row in record["results"]] == [9, 9, 9, 6]
+    assert [row["image_id"] for row in record["results"]] == [9, 9, 9, 9, 6]
+    assert [row.get("further") for row in record["results"]] == [None, None, None, True, None]
     assert {"image_id", "category_id", "bbox", "score"} <= set(record["results"][0])
     last = record["results"][-1]
     assert (last["category_id"], last["bbox"], last["score"]) == (1, [0, 0, 10, 6], 1.0)
     problem = {"kind": "no_area", "text": "about no_area"}
     answer = {"image_id": 9, "text": "answer 9", "problems": [problem], "truncated": False, "scored": True}
-    assert record["answers"][0] == answer
+    assert record["answers"][0] == {**answer, "freely": None}
 
 
 def test_result_rows_are_what_a_coco_reader_takes() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from boxtune.errors import ModelError
 from boxtune.families.deepseek_vl import DEEPSEEK_VL
-from boxtune.families.family import About, Decoded, Defaults, Family, Frame, Problem
+from boxtune.families.family import About, Decoded, Defaults, Family, Frame, Problem, Said
 from boxtune.families.florence2 import FLORENCE2
 from boxtune.families.gemma3 import GEMMA3
 from boxtune.families.glm4v import GLM4V
@@ -21,7 +21,7 @@ from boxtune.families.qwen3_5 import QWEN3_5
 from boxtune.families.qwen3_vl import QWEN3_VL
 from boxtune.families.smolvlm import SMOLVLM
 
-__all__ = ["FAMILIES", "About", "Decoded", "Defaults", "Family", "Frame", "Problem", "require_family"]
+__all__ = ["FAMILIES", "About", "Decoded", "Defaults", "Family", "Frame", "Problem", "Said", "require_family"]
 
 FAMILIES: dict[str, Family] = {
     family.name: family

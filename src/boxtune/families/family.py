@@ -32,6 +32,15 @@ class Decoded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Said:
+    """An answer as it stands, without its boxes; `truncated` if the end of turn did not come."""
+
+    text: str
+    problems: tuple[Problem, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Defaults:
     """Settings that depend on the model; `source` says where they come from.
 

@@ -119,6 +119,7 @@ class Spelling:
         self.steps[after_end].then = (separator, closing)
         last = self.letters.of(form.closing)
         self._closings = {END: "", closing: last, separator: last}
+        self._ending = (END, closing, empty)
         if all(isinstance(piece, str) for piece in form.after):
             self._closings[after] = "".join(self.letters.of(str(piece)) for piece in form.after) + last
         self.nothing = self.letters.of(nothing)
@@ -149,17 +150,29 @@ class Spelling:
         found = [self._closings[at.step] for at in state if not at.written and at.step in self._closings]
         return min(found, key=len) if found else None
 
-    def begins_box(self, state: State) -> bool:
-        """Whether the next letter is the first of a box's numbers."""
-        return any(at.step == self._first_number and not at.written for at in state)
+    def goes_on(self, state: State) -> bool:
+        """Whether one more box can follow."""
+        return any(at.step not in self._ending for at in state)
 
-    def number_at(self, state: State) -> At | None:
-        """The place in a number that the next letter belongs to, or ends."""
-        return next((at for at in state if at.step != END and isinstance(self.steps[at.step].piece, Number)), None)
+    def begins_box(self, state: State, letter: str) -> bool:
+        """Whether a letter is the first of a box's numbers."""
+        return any(at.step == self._first_number and not at.written and self._takes(at, letter) for at in state)
 
-    def is_name(self, state: State) -> bool:
-        """Whether the next letter belongs to a name, or ends it."""
-        return any(at.step != END and isinstance(self.steps[at.step].piece, Name) for at in state)
+    def number_at(self, state: State, letter: str) -> At | None:
+        """The place in a number that a letter belongs to, or ends."""
+        return next((at for at in state if self._is_about(at, letter, Number)), None)
+
+    def is_name(self, state: State, letter: str) -> bool:
+        """Whether a letter belongs to a name, or ends it."""
+        return any(self._is_about(at, letter, Name) for at in state)
+
+    def _is_about(self, at: At, letter: str, kind: type) -> bool:
+        if at.step == END or not isinstance(self.steps[at.step].piece, kind):
+            return False
+        return bool(at.written) or self._takes(at, letter)
+
+    def _takes(self, at: At, letter: str) -> bool:
+        return self._first(at, at.written + letter) is not None
 
     def numbers_like(self, at: At, letters: str) -> list[str]:
         """The texts of a number that begin so, or the one that letters which go on behind it begin with."""

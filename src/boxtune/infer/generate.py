@@ -9,22 +9,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image
 
-from boxtune.boxes import Boxes
+from boxtune.boxes import Boxes, repeated
 from boxtune.data.tiles import tile_windows
 from boxtune.errors import DataError
-from boxtune.families import Problem
+from boxtune.families import Problem, Said
 from boxtune.finetune.collate import Example, answers_begin, collate_for_prediction
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
-from boxtune.infer.confidence import Signals, read_signals
-from boxtune.infer.decode import Row, Writer
+from boxtune.infer.confidence import Calibration, Signals, read_signals
+from boxtune.infer.decode import REACH, Row, Writer
 from boxtune.infer.guide import guides_of
+
+SAME = 0.7
+"""IoU from which a further box of the same label is another one's repetition."""
+
+
+CALIBRATION = Calibration()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +40,23 @@ class Answer:
 
     `boxes` are in pixels of the upright original; `text` is the answer as generated, special tokens included, without
     the end of turn; `truncated` if the end of turn did not come, `looped` if it was closed because nothing new came.
-    `signals` belong to the boxes, and `num_swayed` tokens are others than the model would have written without a guide;
-    both are unknown (None) of an answer that was written freely.
+    `further` are boxes that the model would not have written but holds for possible (`decode.REACH`), none of which
+    repeats another one: for average precision and for thresholds below the model's own.
+
+    `signals` belong to the boxes and then to the further ones, and `num_swayed` tokens are others than the model would
+    have written without a guide; both are unknown (None) of an answer that was written freely, which has no scores.
+    `freely` is what the same image was answered without a guide, where it was asked so too.
     """
 
     text: str
     boxes: Boxes
     problems: tuple[Problem, ...]
     truncated: bool
+    further: Boxes = field(default_factory=Boxes.none)
     looped: bool = False
     signals: tuple[Signals, ...] | None = None
     num_swayed: int | None = None
+    freely: Said | None = None
 
 
 def iter_answers(
@@ -106,6 +119,7 @@ def _answer(loaded: Loaded, encoder: Encoder, examples: list[Example], max_new_t
         [guides.of(example.frame, example.classes) for example in examples],
         max_new_tokens=max_new_tokens,
         pad_id=encoder.layout.pad_id,
+        reach=REACH,
     )
     _generate(loaded, encoder, examples, max_new_tokens, custom_generate=writer)
     return [_read_row(encoder, row, example) for row, example in zip(writer.rows, examples, strict=True)]
@@ -154,17 +168,25 @@ def _text(encoder: Encoder, ids: Sequence[int]) -> str:
 
 def _read_row(encoder: Encoder, row: Row, example: Example) -> Answer:
     """A guided answer; one that was cut or closed is whole again but for what its end was taken off."""
-    text = _text(encoder, row.ids)
-    decoded = encoder.family.decode(text, example.frame, example.classes)
+    whole = _text(encoder, row.ids)
+    decoded = encoder.family.decode(whole, example.frame, example.classes)
     if decoded.problems:
-        raise RuntimeError(f"a guided answer is not sound: {text!r} has {decoded.problems}")
+        raise RuntimeError(f"a guided answer is not sound: {whole!r} has {decoded.problems}")
+    signals = read_signals(row.guide, row.choices, decoded.boxes, example.frame)
+    scores = [CALIBRATION.score(signal) for signal in signals]
+    boxes = replace(decoded.boxes, scores=np.array(scores, dtype=np.float64))
+    num_own = len(boxes) if row.own is None else row.own_boxes
+    own = np.arange(len(boxes)) < num_own
+    kept = own | ~repeated(boxes, threshold=SAME)
+    cut = row.cut and row.own is None
     return Answer(
-        text=text,
-        boxes=decoded.boxes,
-        problems=(Problem(kind="truncated", text=""),) if row.cut else (),
-        truncated=row.cut,
-        looped=row.looped,
-        signals=tuple(read_signals(row.guide, row.choices, decoded.boxes, example.frame)),
+        text=whole if row.own is None else _text(encoder, row.own),
+        boxes=boxes.take(own),
+        further=boxes.take(kept & ~own) if kept.sum() > num_own else Boxes.none(),
+        problems=(Problem(kind="truncated", text=""),) if cut else (),
+        truncated=cut,
+        looped=row.looped and row.own is None,
+        signals=tuple(signal for signal, keep in zip(signals, kept, strict=True) if keep),
         num_swayed=sum(choice.swayed for choice in row.choices),
     )
 

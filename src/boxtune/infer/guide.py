@@ -36,6 +36,8 @@ class Step:
     offset: int
     begins: int
     """Boxes whose first number begins with this token: 0 or 1 but for tokens of many letters."""
+    goes_on: bool
+    """Whether one more box, or the rest of one, can follow."""
 
 
 class Guide:
@@ -138,18 +140,18 @@ class Guide:
     def _walk(self, state: State, letters: str) -> Step:
         name, number, offset, begins = False, None, 0, 0
         for place, letter in enumerate(letters):
-            begins += self.spelling.begins_box(state)
-            at = self.spelling.number_at(state)
+            begins += self.spelling.begins_box(state, letter)
+            at = self.spelling.number_at(state, letter)
             if at is not None and number is None:
                 number, offset = at, place
-            name = name or self.spelling.is_name(state)
+            name = name or self.spelling.is_name(state, letter)
             state = self.spelling.follow(state, letter)
         if not state:
             raise ValueError(f"an answer cannot go on with {letters!r} here")
         about: Literal["number", "name", "structure"] = (
             "number" if number is not None else "name" if name else "structure"
         )
-        return Step(self._number(state), about, number, offset, begins)
+        return Step(self._number(state), about, number, offset, begins, self.spelling.goes_on(state))
 
     def _number(self, state: State) -> int:
         if state not in self._numbers:

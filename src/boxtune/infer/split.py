@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from tqdm import tqdm
 
 from boxtune.data import Sample, open_image
+from boxtune.families import Said
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
 from boxtune.finetune.ranks import is_first
 from boxtune.infer.generate import Answer
 from boxtune.infer.tiled import answer_images
+
+NUM_FREELY = 32
+"""Images that are also asked without a guide: a share of failures is then known to 0.09 at worst (one standard error),
+and to 0.03 where one in thirty fails."""
 
 
 def answer_split(
@@ -24,27 +31,40 @@ def answer_split(
     at_once: int,
     what: str,
     watch: Callable[[], None] = lambda: None,
+    num_freely: int = NUM_FREELY,
 ) -> list[Answer]:
     """One answer for each sample, on every rank, with a bar named `what` over the images.
 
     `watch` is called as answers come. Several ranks share the batches; the answers are those of one. The truth is never
-    seen here.
+    seen here. `num_freely` of the images, evenly from all, are asked without a guide too (`Answer.freely`): a guide
+    writes nothing but boxes, whatever the model has learned.
     """
 
-    def tell(num: int) -> None:
-        bar.update(num)
-        watch()
+    def ask(which: Sequence[int], bar: Any, *, freely: bool) -> list[Answer]:
+        def tell(num: int) -> None:
+            bar.update(num)
+            watch()
 
-    with tqdm(total=len(samples), unit="image", desc=what, dynamic_ncols=True, disable=not is_first()) as bar:
+        before = bar.n
         answers = answer_images(
             loaded,
             encoder,
-            [partial(open_image, sample.image) for sample in samples],
-            sizes=[sample.size_wh for sample in samples],
+            [partial(open_image, samples[i].image) for i in which],
+            sizes=[samples[i].size_wh for i in which],
             max_new_tokens=max_new_tokens,
             at_once=at_once,
             progress=tell,
             over_ranks=True,
+            freely=freely,
         )
-        bar.update(len(samples) - bar.n)
+        bar.update(before + len(which) - bar.n)
+        return answers
+
+    num = min(num_freely, len(samples))
+    some = [place * len(samples) // num for place in range(num)]
+    with tqdm(total=len(samples) + num, unit="image", desc=what, dynamic_ncols=True, disable=not is_first()) as bar:
+        answers = ask(range(len(samples)), bar, freely=False)
+        for i, said in zip(some, ask(some, bar, freely=True), strict=True):
+            seen = Said(text=said.text, problems=said.problems, truncated=said.truncated)
+            answers[i] = replace(answers[i], freely=seen)
     return answers

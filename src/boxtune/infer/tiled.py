@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from PIL.Image import Image
 
+from boxtune.boxes import join_boxes, repeated
 from boxtune.data.tiles import Tile, Tiling, open_tiles, tile_windows
 from boxtune.data.tiles_merge import merge_tiles
 from boxtune.errors import DataError
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
 from boxtune.finetune.ranks import gather, num_ranks, rank
-from boxtune.infer.generate import Answer, iter_answers
+from boxtune.infer.generate import SAME, Answer, iter_answers
 
 
 def answer_images(
@@ -27,13 +28,15 @@ def answer_images(
     classes: Sequence[Sequence[str]] | None = None,
     progress: Callable[[int], None] = lambda done: None,
     over_ranks: bool = False,
+    freely: bool = False,
 ) -> list[Answer]:
     """One answer for each image, in the order given; `progress` is told of each.
 
     `images` open an upright RGB image when called, `sizes` are their (width, height); images of like length are
     answered together. Each image is asked for its own of `classes`, or for all those of the encoder. An image that
     cannot be opened raises: nobody's answer is ever made up. With `over_ranks` every rank answers its share of the
-    batches, of which `progress` is told, and gets all the answers: to the letter those of one process.
+    batches, of which `progress` is told, and gets all the answers: to the letter those of one process. `freely` asks
+    without a guide.
     """
     if over_ranks and num_ranks() > 1:
         return _answer_over_ranks(
@@ -45,10 +48,18 @@ def answer_images(
             at_once=at_once,
             classes=classes,
             progress=progress,
+            freely=freely,
         )
     answers: dict[int, Answer] = {}
     for i, answer in iter_images(
-        loaded, encoder, images, sizes=sizes, max_new_tokens=max_new_tokens, at_once=at_once, classes=classes
+        loaded,
+        encoder,
+        images,
+        sizes=sizes,
+        max_new_tokens=max_new_tokens,
+        at_once=at_once,
+        classes=classes,
+        freely=freely,
     ):
         if isinstance(answer, DataError):
             raise answer
@@ -67,6 +78,7 @@ def _answer_over_ranks(
     at_once: int,
     classes: Sequence[Sequence[str]] | None,
     progress: Callable[[int], None],
+    freely: bool,
 ) -> list[Answer]:
     """See `answer_images`; tiles of one image may be answered on several ranks, and are joined on each."""
     tiling = encoder.tiling
@@ -85,6 +97,7 @@ def _answer_over_ranks(
         at_once=at_once,
         classes=None if classes is None else [classes[owner] for owner in owners],
         part=(rank(), num_ranks()),
+        freely=freely,
     ):
         if isinstance(answer, DataError):
             raise answer
@@ -109,6 +122,7 @@ def iter_images(
     max_new_tokens: int,
     at_once: int,
     classes: Sequence[Sequence[str]] | None = None,
+    freely: bool = False,
 ) -> Iterator[tuple[int, Answer | DataError]]:
     """(place, answer) of every image as soon as it is done; see `iter_answers`.
 
@@ -117,7 +131,14 @@ def iter_images(
     """
     if encoder.tiling is None:
         yield from iter_answers(
-            loaded, encoder, images, sizes=sizes, max_new_tokens=max_new_tokens, at_once=at_once, classes=classes
+            loaded,
+            encoder,
+            images,
+            sizes=sizes,
+            max_new_tokens=max_new_tokens,
+            at_once=at_once,
+            classes=classes,
+            freely=freely,
         )
         return
     windows, owners, openers = _cut(images, sizes, encoder.tiling)
@@ -131,6 +152,7 @@ def iter_images(
         max_new_tokens=max_new_tokens,
         at_once=at_once,
         classes=None if classes is None else [classes[owner] for owner in owners],
+        freely=freely,
     ):
         owner = owners[at]
         found.setdefault(owner, {})[at] = answer
@@ -165,9 +187,15 @@ def _join(answers: dict[int, Answer | DataError], windows: Sequence[Tile]) -> An
 
 def _join_sound(answers: dict[int, Answer], windows: Sequence[Tile]) -> Answer:
     parts = [(windows[at], answer) for at, answer in sorted(answers.items())]
+    boxes, further = (
+        merge_tiles([(window, found) for (window, _), found in zip(parts, side, strict=True)])
+        for side in ([answer.boxes for _, answer in parts], [answer.further for _, answer in parts])
+    )
     return Answer(
         text="\n".join(answer.text for _, answer in parts),
-        boxes=merge_tiles([(window, answer.boxes) for window, answer in parts]),
+        boxes=boxes,
+        further=further.take(~repeated(join_boxes([boxes, further]), threshold=SAME)[len(boxes) :]),
         problems=tuple(problem for _, answer in parts for problem in answer.problems),
         truncated=any(answer.truncated for _, answer in parts),
+        looped=any(answer.looped for _, answer in parts),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from boxtune.artifacts import write_json
 from boxtune.data.sample import Sample
-from boxtune.measure.scores import Prediction
+from boxtune.measure.predictions import Prediction
 
 
 def cache_key(samples: Sequence[Sample], **bound: Any) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from boxtune.boxes import Boxes, box_areas, iou_matrix
 from boxtune.data.sample import Sample
@@ -109,14 +109,6 @@ def count_matches(sample: Sample, predicted: Boxes, *, threshold: float) -> Coun
     return Counts(
         found=found, missed=len(targets) - found, false=len(predicted) - found - set_aside, set_aside=set_aside
     )
-
-
-def repeated(boxes: Boxes, *, threshold: float) -> Bool[np.ndarray, " n"]:
-    """Which boxes overlap an earlier one of the same label with at least this IoU."""
-    labels = np.array(boxes.labels, dtype=object)
-    same = (labels[:, None] == labels[None, :]) & (iou_matrix(boxes.xyxy_px, boxes.xyxy_px) >= threshold)
-    earlier = np.tril(np.ones_like(same), k=-1)
-    return np.asarray((same & earlier).any(axis=1))
 
 
 def _by_class(left: Boxes, right: Boxes) -> Iterator[tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from boxtune.data.sample import Sample
-from boxtune.measure.scores import Prediction, compare, score_predictions
+from boxtune.measure.predictions import Prediction
+from boxtune.measure.scores import compare, score_predictions
 
 
 def score_run(

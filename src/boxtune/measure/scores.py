@@ -6,22 +6,17 @@ Truth means `Sample.targets`: crowd and ignored boxes are neither missed nor do 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from boxtune.artifacts import read_json
-from boxtune.boxes import Boxes
+from boxtune.boxes import repeated
 from boxtune.data.sample import Sample
-from boxtune.errors import DataError, name_some
-from boxtune.families.family import Problem
 from boxtune.measure.average_precision import average_precision
-from boxtune.measure.match import count_matches, match_ious, repeated
+from boxtune.measure.match import count_matches, match_ious
+from boxtune.measure.predictions import Prediction, require_pairs
 
 PARSE_FAILURES = frozenset({"empty_answer", "malformed", "out_of_range", "inverted", "no_area"})
 """Kinds of `Problem` that make an answer a parse failure; `truncated` and `unknown_label` are not among them."""
@@ -30,57 +25,6 @@ FOUND_AT, REPEATED_AT = 0.5, 0.9
 """IoU from which a truth box counts as found, and from which a box repeats an earlier one of its label."""
 
 MIN_IMAGES_TO_COMPARE = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a model said about one image.
-
-    `boxes` are in pixels of the upright original image, in the order of the answer; `text` is the raw answer,
-    `problems` what was wrong with it; `truncated` says that it hit the length limit. Raises ValueError for a score
-    that is not finite.
-    """
-
-    image_id: int
-    boxes: Boxes
-    text: str
-    problems: tuple[Problem, ...]
-    truncated: bool
-
-    def __post_init__(self) -> None:
-        if self.boxes.scores is not None and not np.isfinite(self.boxes.scores).all():
-            raise ValueError(f"image {self.image_id}: a box has a score that is not finite")
-
-    def as_json(self) -> dict[str, Any]:
-        """The prediction as plain values; `from_json` gives it back exactly."""
-        scores = self.boxes.scores
-        return {
-            **self._answer(),
-            "xyxy_px": self.boxes.xyxy_px.tolist(),
-            "labels": list(self.boxes.labels),
-            "scores": None if scores is None else scores.tolist(),
-        }
-
-    @staticmethod
-    def from_json(row: Mapping[str, Any]) -> Prediction:
-        """The prediction that `as_json` wrote. Raises KeyError for a missing key, ValueError for unsound boxes."""
-        scores = row["scores"]
-        return Prediction(
-            image_id=row["image_id"],
-            boxes=Boxes(
-                xyxy_px=np.array(row["xyxy_px"], dtype=np.float64).reshape(-1, 4),
-                labels=tuple(row["labels"]),
-                scores=None if scores is None else np.array(scores, dtype=np.float64),
-            ),
-            text=row["text"],
-            problems=tuple(Problem(kind=problem["kind"], text=problem["text"]) for problem in row["problems"]),
-            truncated=row["truncated"],
-        )
-
-    def _answer(self) -> dict[str, Any]:
-        """Everything but the boxes, as plain values."""
-        problems = [{"kind": problem.kind, "text": problem.text} for problem in self.problems]
-        return {"image_id": self.image_id, "text": self.text, "problems": problems, "truncated": self.truncated}
 
 
 def score_predictions(
@@ -96,13 +40,15 @@ def score_predictions(
     - `detection_rate`: share of images with truth that got at least one box, right or wrong.
     - `empty_correct_rate`: share of images without any box, crowd and ignored ones included, that got none, in an
       answer without a problem.
-    - `parse_failure_rate`, `truncated_rate`: share of answers. `duplicate_rate`: share of predicted boxes that overlap
+    - `parse_failure_rate`: share of the answers that nothing guided, `num_freely` of them where the model was asked so;
+      a guided one cannot fail, and where nothing was guided (another system's answers) it is the share of all.
+    - `truncated_rate`: share of answers. `duplicate_rate`: share of predicted boxes that overlap
       an earlier box of the same label in the same image with an IoU of 0.9 or more.
 
     Raises ValueError where the predictions do not cover exactly the samples, or a label is not in `classes`.
     """
-    pairs = _require_pairs(samples, predictions)
-    scores = average_precision(samples, {prediction.image_id: prediction.boxes for _, prediction in pairs}, classes)
+    pairs = require_pairs(samples, predictions)
+    scores = average_precision(samples, {prediction.image_id: prediction.ranked for _, prediction in pairs}, classes)
     ious = np.concatenate([np.zeros(0), *(match_ious(sample.targets, said.boxes) for sample, said in pairs)])
     counts = [count_matches(sample, said.boxes, threshold=FOUND_AT) for sample, said in pairs]
     found, false = sum(count.found for count in counts), sum(count.false for count in counts)
@@ -110,7 +56,9 @@ def score_predictions(
     num_repeated = sum(int(repeated(said.boxes, threshold=REPEATED_AT).sum()) for _, said in pairs)
     answered = [len(said.boxes) > 0 for sample, said in pairs if len(sample.targets)]
     left_empty = [len(said.boxes) == 0 and not said.problems for sample, said in pairs if not len(sample.boxes)]
-    failed = [any(problem.kind in PARSE_FAILURES for problem in said.problems) for _, said in pairs]
+    freely = [said.freely for _, said in pairs if said.freely is not None]
+    asked = [said.problems for _, said in pairs] if not freely else [answer.problems for answer in freely]
+    failed = [any(problem.kind in PARSE_FAILURES for problem in problems) for problems in asked]
     return {
         **scores,
         "mean_iou": float(ious.mean()) if len(ious) else None,
@@ -121,7 +69,8 @@ def score_predictions(
         "precision": _share(found, found + false),
         "recall": _share(found, len(ious)),
         "f1": _share(2 * found, found + false + len(ious)),
-        "parse_failure_rate": _share(sum(failed), len(pairs)),
+        "parse_failure_rate": _share(sum(failed), len(failed)),
+        "num_freely": len(freely),
         "duplicate_rate": _share(num_repeated, num_predictions),
         "truncated_rate": _share(sum(said.truncated for _, said in pairs), len(pairs)),
         "empty_correct_rate": _share(sum(left_empty), len(left_empty)),
@@ -149,7 +98,7 @@ def compare(
     chance, because then the gain is paid for with invented boxes. `sentence` says it in words.
     Raises ValueError where either side does not cover exactly the samples.
     """
-    sides = [_require_pairs(samples, predictions) for predictions in (base, tuned)]
+    sides = [require_pairs(samples, predictions) for predictions in (base, tuned)]
     before, after = (
         np.array([match_ious(sample.targets, said.boxes).mean() for sample, said in pairs if len(sample.targets)])
         for pairs in sides
@@ -181,83 +130,8 @@ def rank_images(samples: Sequence[Sample], predictions: Sequence[Prediction]) ->
     without truth that is answered with no box has 1, and 0 if that answer has a problem. Raises ValueError as
     `score_predictions` does.
     """
-    rows = [(sample.image_id, _quality(sample, said)) for sample, said in _require_pairs(samples, predictions)]
+    rows = [(sample.image_id, _quality(sample, said)) for sample, said in require_pairs(samples, predictions)]
     return sorted(rows, key=lambda row: (-row[1], row[0]))
-
-
-def coco_results(
-    predictions: Sequence[Prediction], samples: Sequence[Sample], classes: Sequence[str]
-) -> dict[str, Any]:
-    """What goes into `predictions/*.json`: images, categories, COCO result rows, and the raw answers.
-
-    Rows have COCO's keys (bbox is x, y, width, height in pixels; score 1 where the model gave none) and `xyxy_px`,
-    which is read back exactly, as x + width is not always x2 in floating point. `scored` of an answer says whether its
-    scores came from the model. Category ids count from 1 in the order of `classes`.
-    Raises ValueError where the predictions do not cover exactly the samples, or a label is not in `classes`.
-    """
-    pairs = _require_pairs(samples, predictions)
-    category_ids = {name: i + 1 for i, name in enumerate(classes)}
-    if strange := sorted({label for _, said in pairs for label in said.boxes.labels} - set(classes)):
-        raise ValueError(f"predictions with labels that are not among the classes: {name_some(strange)}")
-    return {
-        "images": [
-            {"id": s.image_id, "file_name": s.image.name, "width": s.size_wh[0], "height": s.size_wh[1]}
-            for s in samples
-        ],
-        "categories": [{"id": number, "name": name} for name, number in category_ids.items()],
-        "results": [
-            {**row, "xyxy_px": xyxy.tolist()}
-            for _, said in pairs
-            for row, xyxy in zip(said.boxes.to_coco(said.image_id, category_ids), said.boxes.xyxy_px, strict=True)
-        ],
-        "answers": [{**said._answer(), "scored": said.boxes.scores is not None} for _, said in pairs],
-    }
-
-
-def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions in a file that holds `coco_results`, one for each answer, in the order of the answers.
-
-    Raises DataError if the file is missing, is not JSON, or holds anything unsound.
-    """
-    record = read_json(path)
-    try:
-        names = {category["id"]: category["name"] for category in record["categories"]}
-        rows: dict[int, list[Mapping[str, Any]]] = {answer["image_id"]: [] for answer in record["answers"]}
-        for row in record["results"]:
-            rows[row["image_id"]].append(row)
-        return [
-            Prediction.from_json(
-                {
-                    **answer,
-                    "xyxy_px": [row["xyxy_px"] for row in rows[answer["image_id"]]],
-                    "labels": [names[row["category_id"]] for row in rows[answer["image_id"]]],
-                    "scores": [row["score"] for row in rows[answer["image_id"]]] if answer["scored"] else None,
-                }
-            )
-            for answer in record["answers"]
-        ]
-    except KeyError as error:
-        raise DataError(f"predictions lack the key or id {error}", where=str(path), fix=_EVALUATE) from error
-    except (TypeError, ValueError) as error:
-        raise DataError(f"predictions do not hold together: {error}", where=str(path), fix=_EVALUATE) from error
-
-
-_EVALUATE = "write them again: boxtune eval RUN"
-
-
-def _require_pairs(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> list[tuple[Sample, Prediction]]:
-    """Each sample with its prediction, in the order of the samples; ValueError unless it is exactly one each."""
-    wanted, given = Counter(s.image_id for s in samples), Counter(p.image_id for p in predictions)
-    faults = {
-        "two samples have the same image id": [i for i, count in wanted.items() if count > 1],
-        "more than one prediction for image id": [i for i, count in given.items() if count > 1],
-        "no prediction for image id": sorted(set(wanted) - set(given)),
-        "predictions for image ids that no sample has": sorted(set(given) - set(wanted)),
-    }
-    if any(faults.values()):
-        raise ValueError("; ".join(f"{what}: {name_some(ids)}" for what, ids in faults.items() if ids))
-    by_id = {prediction.image_id: prediction for prediction in predictions}
-    return [(sample, by_id[sample.image_id]) for sample in samples]
 
 
 def _share(part: int, whole: int) -> float | None:
