@@ -171,3 +171,33 @@ def test_lengths_of_answers(name: str, tokens: int, further: int, nothing: int, 
     two = Boxes(xyxy_px=np.array([[160.0, 120.0, 320.0, 240.0], [320.0, 240.0, 400.0, 300.0]]), labels=("cat", "cat"))
     lengths = [len(ids(tokenizer, family.encode(boxes, frame, ["cat"]))) for boxes in (one, two, Boxes.none())]
     assert lengths == [tokens, tokens + further, nothing]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", QWEN, ids=lambda family: family.name)
+def test_a_guide_forces_the_tokens_of_trained_answers(family: Family, tokenizer: Any) -> None:
+    """With merges over punctuation and names, what is forced is still what the whole answer is made of."""
+    from transformers import PreTrainedTokenizerFast
+
+    from boxtune.infer.guide import Guides
+
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    end_id = tokenizer.token_to_id(family.end_of_turn)
+    names = ["nutrition-table", "cat", "cat-like (small)", "Straßenschild", "犬", 'a "b"', "x"]
+    frame = frame_of(family, SIZE)
+    for asked in (names, names[:1]):
+        guide = Guides(family, fast, end_id).of(frame, asked)
+        shown = BOXES.take([i for i, label in enumerate(BOXES.labels) if i < 40])
+        shown = Boxes(xyxy_px=shown.xyxy_px, labels=tuple(asked[i % len(asked)] for i in range(len(shown))))
+        answer = [*ids(tokenizer, family.encode(shown, frame, asked)), end_id]
+        state, forced_in_all, skip_to = guide.start, 0, 0
+        for place, token in enumerate(answer):
+            forced = list(guide.forced(state, answer[place - 1] if place else None))
+            assert answer[place : place + len(forced)] == forced
+            if place >= skip_to and forced:
+                forced_in_all, skip_to = forced_in_all + len(forced), place + len(forced)
+            assert token in guide.allowed(state)
+            if token != end_id:
+                state = guide.step(state, token).state
+        # A third of all tokens need not be asked for; names that share no beginning are most of the rest.
+        assert forced_in_all > len(answer) / 4, (forced_in_all, len(answer))
