@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,59 +14,18 @@ from hypothesis import strategies as st
 
 from boxtune import measure
 from boxtune.artifacts import write_json
-from boxtune.boxes import Boxes
 from boxtune.data.sample import Sample
 from boxtune.errors import DataError
-from boxtune.families.family import Problem, Said
 from boxtune.measure import Prediction, coco_results, rank_images, read_predictions, score_predictions
 from boxtune.measure.scores import PARSE_FAILURES
+
+from .rows import CAT, CAT_IOU_60, CAT_IOU_95, DOG, FAR_CAT, said, sample
 
 CLASSES = ["cat", "dog", "cow"]
 
 
 def compare(base: list[Prediction], tuned: list[Prediction], samples: list[Sample], *, seed: int = 0) -> dict[str, Any]:
     return measure.compare(base, tuned, samples, seed=seed)
-
-
-Row = tuple[str, float, float, float, float]
-
-
-def boxes(*rows: Row, scores: list[float] | None = None) -> Boxes:
-    xyxy = np.array([row[1:] for row in rows], dtype=float).reshape(-1, 4)
-    return Boxes(
-        xyxy_px=xyxy,
-        labels=tuple(row[0] for row in rows),
-        scores=None if scores is None else np.array(scores, dtype=float),
-    )
-
-
-def sample(image_id: int, *rows: Row, crowd: tuple[int, ...] = (), ignore: tuple[int, ...] = ()) -> Sample:
-    places = np.arange(len(rows))
-    return Sample(
-        image=Path(f"somewhere/{image_id}.jpg"),
-        image_id=image_id,
-        size_wh=(200, 100),
-        boxes=boxes(*rows),
-        crowd=np.isin(places, crowd),
-        ignore=np.isin(places, ignore),
-    )
-
-
-def said(image_id: int, *rows: Row, kinds: tuple[str, ...] = (), truncated: bool = False, **kwargs: Any) -> Prediction:
-    return Prediction(
-        image_id=image_id,
-        boxes=boxes(*rows, **kwargs),
-        text=f"answer {image_id}",
-        problems=tuple(Problem(kind=kind, text=f"about {kind}") for kind in kinds),
-        truncated=truncated,
-    )
-
-
-CAT: Row = ("cat", 0, 0, 10, 10)
-CAT_IOU_60: Row = ("cat", 0, 0, 10, 6)
-CAT_IOU_95: Row = ("cat", 0, 0, 10, 9.5)
-DOG: Row = ("dog", 20, 20, 40, 40)
-FAR_CAT: Row = ("cat", 100, 50, 120, 70)
 
 
 def test_a_split_counted_by_hand() -> None:
@@ -123,32 +81,6 @@ def test_all_right() -> None:
     assert [scores[name] for name in [*ones, "recall", "f1", "empty_correct_rate"]] == [1.0] * 11
     zeros = ["parse_failure_rate", "duplicate_rate", "truncated_rate"]
     assert [scores[name] for name in zeros] == [0.0] * 3
-
-
-def test_further_boxes_count_for_average_precision_alone() -> None:
-    samples = [sample(1, CAT, DOG)]
-    without = replace(said(1, CAT), boxes=boxes(CAT, scores=[0.9]))
-    more = replace(without, further=boxes(DOG, FAR_CAT, scores=[0.3, 0.1]))
-    one, two = (score_predictions(samples, [said], CLASSES) for said in (without, more))
-    assert (one["map50"], two["map50"]) == (0.5, 1.0)
-    same = ["mean_iou", "precision", "recall", "f1", "num_predictions", "duplicate_rate", "detection_rate"]
-    assert [one[name] for name in same] == [two[name] for name in same]
-    # Beside boxes without scores they would rank first or last by accident.
-    assert score_predictions(samples, [replace(more, boxes=boxes(CAT))], CLASSES)["map50"] == 0.5
-
-
-def test_failures_are_those_of_answers_that_nothing_guided() -> None:
-    def asked(*kinds: str) -> Said:
-        return Said(text="", problems=tuple(Problem(kind=kind, text="") for kind in kinds), truncated=False)
-
-    samples = [sample(i, CAT) for i in range(1, 5)]
-    predictions = [said(i, CAT) for i in range(1, 5)]
-    assert score_predictions(samples, predictions, CLASSES)["num_freely"] == 0
-    predictions[1:3] = [
-        replace(predictions[1], freely=asked("malformed", "no_area")), replace(predictions[2], freely=asked())
-    ]  # fmt: skip
-    scores = score_predictions(samples, predictions, CLASSES)
-    assert (scores["parse_failure_rate"], scores["num_freely"]) == (0.5, 2)
 
 
 def test_all_wrong() -> None:
@@ -331,51 +263,6 @@ def test_the_interval_is_repeatable_and_covers() -> None:
     ious = [np.array([p.boxes.xyxy_px[0, 3] / 10 for p in side]) for side in (base, tuned)]
     error = 1.96 * float(np.std(ious[1] - ious[0])) / math.sqrt(40)
     assert one["high"] - one["low"] == pytest.approx(2 * error, rel=0.15)
-
-
-def test_a_prediction_survives_json() -> None:
-    prediction = said(5, ("cat", 0.1, 1 / 3, 2.7, 3.3), DOG, scores=[0.25, 1 / 7], kinds=("malformed",), truncated=True)
-    freely = Said(text="or so", problems=(Problem(kind="malformed", text="so"),), truncated=True)
-    more = replace(prediction, further=boxes(FAR_CAT, scores=[0.01]), freely=freely)
-    for original in (prediction, said(6), said(7, CAT), more):
-        back = Prediction.from_json(json.loads(json.dumps(original.as_json())))
-        assert back.as_json() == original.as_json()
-        assert isinstance(back.problems, tuple) and (back.boxes.scores is None) == (original.boxes.scores is None)
-
-
-def test_predictions_survive_the_disk_exactly(tmp_path: Path) -> None:
-    random = np.random.default_rng(3)
-    samples = [sample(i, CAT, DOG) for i in (9, 4, 6)]
-    corners = np.sort(random.uniform(0, 100, (3, 2, 2)), axis=1).reshape(3, 4)
-    scored = said(9, *[("dog", *map(float, row)) for row in corners], scores=[0.5, 1 / 3, 0.1], kinds=("no_area",))
-    scored = replace(scored, further=boxes(FAR_CAT, scores=[0.01]))
-    predictions = [scored, said(6, CAT_IOU_60, truncated=True), said(4)]
-    record = coco_results(predictions, samples, CLASSES)
-    path = tmp_path / "base.json"
-    write_json(path, record)
-    back = read_predictions(path)
-    assert [p.as_json() for p in back] == [p.as_json() for p in (scored, predictions[2], predictions[1])]
-    assert score_predictions(samples, back, CLASSES) == score_predictions(samples, predictions, CLASSES)
-    assert record["images"][0] == {"id": 9, "file_name": "9.jpg", "width": 200, "height": 100}
-    assert record["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "cow"}]
-    assert [row["image_id"] for row in record["results"]] == [9, 9, 9, 9, 6]
-    assert [row.get("further") for row in record["results"]] == [None, None, None, True, None]
-    assert {"image_id", "category_id", "bbox", "score"} <= set(record["results"][0])
-    last = record["results"][-1]
-    assert (last["category_id"], last["bbox"], last["score"]) == (1, [0, 0, 10, 6], 1.0)
-    problem = {"kind": "no_area", "text": "about no_area"}
-    answer = {"image_id": 9, "text": "answer 9", "problems": [problem], "truncated": False, "scored": True}
-    assert record["answers"][0] == {**answer, "freely": None}
-
-
-def test_result_rows_are_what_a_coco_reader_takes() -> None:
-    from faster_coco_eval import COCO
-
-    record = coco_results([said(1, CAT, DOG)], [sample(1, CAT)], CLASSES)
-    truth = {"images": record["images"], "categories": record["categories"], "annotations": []}
-    assert len(COCO(truth).loadRes(record["results"]).anns) == 2
-    with pytest.raises(ValueError, match="not among the classes: dog"):
-        coco_results([said(1, CAT, DOG)], [sample(1, CAT)], ["cat"])
 
 
 BREAKS = {

@@ -146,8 +146,12 @@ class Spelling:
         return any(at.step == END for at in state)
 
     def closing(self, state: State) -> str | None:
-        """The letters that end the answer behind a whole box; None inside of one."""
-        found = [self._closings[at.step] for at in state if not at.written and at.step in self._closings]
+        """The letters that end the answer behind a whole box; None inside of one, and where a number or a name that is
+        written may still go on.
+        """
+        if any(at.written for at in state):
+            return None
+        found = [self._closings[at.step] for at in state if at.step in self._closings]
         return min(found, key=len) if found else None
 
     def goes_on(self, state: State) -> bool:

@@ -77,12 +77,14 @@ class Calibration:
 class Spread:
     """The numbers of one piece of a box, one row for each set of them, with what the model gave to it.
 
-    `places` says which of x1, y1, x2, y2 the columns are. The last row is what was written.
+    `places` says which of x1, y1, x2, y2 the columns are. The last row is what was written. `presence` is that there is
+    a number at all: in some grammars a box begins with one, and the choice is also between a box and none.
     """
 
     places: tuple[int, ...]
     values: Float[np.ndarray, "n k"]
     shares: Float[np.ndarray, " n"]
+    presence: float = 1.0
 
     def draw(self, uniform: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m k"]:
         """The rows that numbers from 0 to 1 fall on, as likely as the shares are."""
@@ -103,14 +105,17 @@ def read_signals(guide: Guide, choices: Sequence[Choice], boxes: Boxes, frame: F
     scale, found, label = guide.spelling.scale, [], 0.0
     for box, bins in enumerate(scale.to_bins(boxes, frame)):
         presence = sum(_log(c) for c in choices if c.box == box and _about(c) == "structure")
+        # Where nothing stands between two boxes, the first token of a name also says that there is one.
+        presence += sum(_log_going_on(guide, c) for c in choices if c.box == box and _about(c) == "name")
         ends = box if guide.spelling.name_first else box + 1
-        names = [_log(c) for c in choices if c.box == ends and _about(c) == "name"]
+        names = [_log(c) - _log_going_on(guide, c) for c in choices if c.box == ends and _about(c) == "name"]
         label = sum(names) if names else label
         own = [c for c in choices if _about(c) == "number" and _owner(c) == box]
         spreads = read_spreads(guide, own, tuple(int(number) for number in bins))
         corners, soft, drawn = np.ones(4), bins.astype(float), np.repeat(bins[None].astype(float), SAMPLES, axis=0)
         for spread in spreads:
             places = list(spread.places)
+            presence += float(np.log(spread.presence))
             corners[places] = spread.shares[-1] ** (1 / len(places))
             soft[places] = spread.mean
             drawn[:, places] = spread.draw(UNIFORM[places[0]])
@@ -153,21 +158,27 @@ def _spread(guide: Guide, choices: Sequence[Choice], written: tuple[int, ...]) -
     length = len(spelling.text_of(first.number, own))
     values: list[tuple[int, ...]] = []
     shares: list[float] = []
-    path = 1.0
+    path, presence = 1.0, 1.0
     for choice in choices:
         assert choice.step is not None and choice.step.number is not None
         at, offset = choice.step.number, choice.step.offset
         probabilities = np.exp(choice.log_probs)
-        for place in np.flatnonzero(probabilities * path >= LEAST):
-            if place == choice.taken:
-                continue
-            likes = spelling.numbers_like(at, at.written + spelt[choice.ids[place]][offset:])
-            likes = [text for text in likes if len(text) == length] or likes
-            values += [spelling.values_of(at, text) for text in likes]
-            shares += [float(probabilities[place]) * path / len(likes)] * len(likes)
-        path *= float(probabilities[choice.taken])
+        likes = {}
+        for place in np.flatnonzero(probabilities >= LEAST):
+            token = choice.ids[place]
+            if place != choice.taken:
+                text = at.written + spelt[token][offset:] if token in spelt else None
+                likes[place] = [] if text is None else spelling.numbers_like(at, text)
+        # The others are no numbers: the end, or a name.
+        number = 1 - sum(float(probabilities[place]) for place, texts in likes.items() if not texts)
+        presence *= number
+        for place, texts in likes.items():
+            alike = [text for text in texts if len(text) == length] or texts
+            values += [spelling.values_of(at, text) for text in alike]
+            shares += [float(probabilities[place]) / number * path / len(alike) for _ in alike]
+        path *= float(probabilities[choice.taken]) / number
     rows = np.array([*values, own], dtype=np.float64).reshape(-1, len(places))
-    return Spread(places=places, values=rows, shares=np.array([*shares, path]))
+    return Spread(places=places, values=rows, shares=np.array([*shares, path]), presence=presence)
 
 
 def _about(choice: Choice) -> str:
@@ -177,6 +188,13 @@ def _about(choice: Choice) -> str:
 def _owner(choice: Choice) -> int:
     """The box that a number belongs to: that which it begins, or the last that had begun."""
     return choice.box + (choice.step.begins if choice.step else 0) - 1
+
+
+def _log_going_on(guide: Guide, choice: Choice) -> float:
+    """That the answer does not end with this choice; 0, for certain, where it could not."""
+    if guide.end_id not in choice.ids:
+        return 0.0
+    return float(np.log1p(-min(np.exp(choice.log_probs[choice.ids.index(guide.end_id)]), 1 - TINY)))
 
 
 def _log(choice: Choice) -> float:

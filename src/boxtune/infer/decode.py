@@ -58,7 +58,8 @@ class Row:
     own: tuple[int, ...] | None = None
     """The ids of the model's own answer where it has been made to go on behind its end."""
     own_boxes: int = 0
-    """Boxes of it."""
+    own_choices: int = 0
+    """Boxes and choices of it."""
     going_on: float = 1.0
     """How likely the model holds all boxes behind its own end."""
     queue: list[int] = field(default_factory=list)
@@ -85,10 +86,10 @@ class Row:
             return choice
         going_on = self.going_on * float(np.exp(choice.log_probs[further]).sum())
         own = self.own or (*self.ids, *(self.guide.closing(self.state) or ()))
-        if going_on < reach or len(own) >= most:
+        if not going_on >= reach or len(own) >= most:  # nan is no reason to go on
             return choice
         if self.own is None:
-            self.own, self.own_boxes = own, self.boxes
+            self.own, self.own_boxes, self.own_choices = own, self.boxes, len(self.choices)
         self.going_on = going_on
         taken = max(further, key=lambda i: float(choice.log_probs[i]))
         return replace(choice, taken=taken, step=self.guide.step(self.state, ids[taken]))

@@ -174,7 +174,8 @@ def _read_row(encoder: Encoder, row: Row, example: Example) -> Answer:
         raise RuntimeError(f"a guided answer is not sound: {whole!r} has {decoded.problems}")
     signals = read_signals(row.guide, row.choices, decoded.boxes, example.frame)
     scores = [CALIBRATION.score(signal) for signal in signals]
-    boxes = replace(decoded.boxes, scores=np.array(scores, dtype=np.float64))
+    # A model whose numbers are not finite holds nothing for likely.
+    boxes = replace(decoded.boxes, scores=np.nan_to_num(np.array(scores, dtype=np.float64), nan=0.0))
     num_own = len(boxes) if row.own is None else row.own_boxes
     own = np.arange(len(boxes)) < num_own
     kept = own | ~repeated(boxes, threshold=SAME)
@@ -187,7 +188,7 @@ def _read_row(encoder: Encoder, row: Row, example: Example) -> Answer:
         truncated=cut,
         looped=row.looped and row.own is None,
         signals=tuple(signal for signal, keep in zip(signals, kept, strict=True) if keep),
-        num_swayed=sum(choice.swayed for choice in row.choices),
+        num_swayed=sum(c.swayed for c in (row.choices if row.own is None else row.choices[: row.own_choices])),
     )
 
 
