@@ -111,6 +111,7 @@ def test_a_spread_has_the_other_numbers_of_as_many_digits() -> None:
     assert signals.expected_iou == pytest.approx(0.6 + 0.4 * 175.5 / 200, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paligemma", "florence2", "kosmos2", "qwen2_5_vl", "gemma3"])
 def test_every_kind_of_grammar_has_signals(name: str) -> None:
     """Flat choices are uncertain in every respect that the grammar leaves open."""

@@ -67,17 +67,18 @@ def walk(guide: Guide, source: random.Random, *, forces: bool) -> list[int]:
 every_family = pytest.mark.parametrize("name", list(FAMILIES))
 
 
+@pytest.mark.slow
 @every_family
 @pytest.mark.parametrize("forces", [False, True])
 def test_whatever_is_allowed_is_sound(name: str, forces: bool) -> None:
     family, tokenizer, _, guide = parts(name)
     source, some = random.Random(4), 0
-    for _ in range(12):
+    for _ in range(6):
         text = text_of(tokenizer, walk(guide, source, forces=forces))
         decoded = family.decode(text, frame_of(family), CLASSES)
         assert decoded.problems == (), text
         some += len(decoded.boxes)
-    assert some > 5
+    assert some > 2
 
 
 @every_family
@@ -100,6 +101,7 @@ def test_a_trained_answer_is_allowed_and_what_is_forced_is_its_own(name: str, nu
     assert saved or num == 0 or name in ("florence2", "paligemma")
 
 
+@pytest.mark.slow
 @every_family
 def test_an_answer_can_be_closed_behind_every_box(name: str) -> None:
     family, tokenizer, end_id, _ = parts(name)
