@@ -12,6 +12,7 @@ import pytest
 from architectures import BUILDERS
 
 from boxtune.boxes import Boxes
+from boxtune.errors import ModelError
 from boxtune.families import FAMILIES, Family, Frame
 from boxtune.infer.guide import Guide, Guides
 
@@ -134,3 +135,11 @@ def test_guides_are_shared_by_images_with_the_same_numbers() -> None:
     family, tokenizer, end_id, _ = parts("qwen2_5_vl")
     guides = Guides(family, tokenizer, end_id)
     assert guides.of(frame_of(family), CLASSES) is not guides.of(wide, CLASSES)
+
+
+def test_a_tokenizer_that_cannot_be_looked_into_is_refused() -> None:
+    class Slow:
+        pass
+
+    with pytest.raises(ModelError, match="Slow is no tokenizer of the tokenizers library"):
+        Guides(FAMILIES["qwen2_vl"], Slow(), 0)

@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
+from boxtune.errors import ModelError
 from boxtune.families.spelling import Letters, Spelling, State
 
 SPACE = "▁"
@@ -20,10 +21,17 @@ class Vocabulary:
 
     Two kinds of tokenizers are known: those whose tokens are bytes (as GPT-2's), and those whose tokens are text with
     a letter for the space and tokens for single bytes (as sentencepiece's). `specials` are the family's tokens, a
-    letter each; no other added token is ever part of an answer.
+    letter each; no other added token is ever part of an answer. Raises ModelError for a tokenizer that is not of the
+    tokenizers library.
     """
 
     def __init__(self, tokenizer: Any, specials: Sequence[str]) -> None:
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
+            raise ModelError(
+                f"{type(tokenizer).__name__} is no tokenizer of the tokenizers library, whose tokens can be looked up",
+                where="tokenizer",
+                fix="load the model with its fast tokenizer (tokenizer.json)",
+            )
         self._as_bytes = _byte_alphabet() if _is_byte_level(tokenizer) else None
         self.tokenizer = tokenizer
         self.letters = Letters(specials, self._plain if self._puts_spaces() else str.encode)
