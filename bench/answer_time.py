@@ -82,30 +82,11 @@ def write(loaded: Loaded, encoder: Encoder, examples: Sequence[Example], answers
     return writer.num_passes
 
 
-def generate_all(
-    loaded: Loaded,
-    encoder: Encoder,
-    examples: Sequence[Example],
-    answers: Sequence[list[int]],
-    batch: int,
-    passes: list[int],
-) -> None:
+def write_freely(loaded: Loaded, encoder: Encoder, examples: Sequence[Example], answers: Sequence[list[int]]) -> int:
+    """As many tokens by `generate`; its passes."""
     num_tokens = max(map(len, answers)) + 1
-    for at in range(0, len(examples), batch):
-        generate(loaded, encoder, examples[at : at + batch], num_tokens)
-        passes.append(num_tokens)
-
-
-def write_all(
-    loaded: Loaded,
-    encoder: Encoder,
-    examples: Sequence[Example],
-    answers: Sequence[list[int]],
-    batch: int,
-    passes: list[int],
-) -> None:
-    for at in range(0, len(examples), batch):
-        passes.append(write(loaded, encoder, examples[at : at + batch], answers[at : at + batch]))
+    generate(loaded, encoder, examples, num_tokens)
+    return num_tokens
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, float]:
@@ -154,10 +135,14 @@ def main() -> None:
     print(row.format("generate, one by one", 1, base, 1.0, base * num_tokens, num_tokens, peak), flush=True)
     for batch in batches:
         num = ONE_BY_ONE if batch == 1 else batch
-        work = loaded, encoder, examples[:num], answers[:num], batch
-        for name, call in (("freely", generate_all), ("guided", write_all)):
+        parts = [(examples[at : at + batch], answers[at : at + batch]) for at in range(0, num, batch)]
+        for name, call in (("freely", write_freely), ("guided", write)):
             passes: list[int] = []
-            seconds, peak = timed(lambda call=call, work=work, passes=passes: call(*work, passes))
+            seconds, peak = timed(
+                lambda call=call, parts=parts, passes=passes: passes.extend(
+                    call(loaded, encoder, *part) for part in parts
+                )
+            )
             rate = num / seconds
             print(row.format(name, batch, rate, rate / base, rate * num_tokens, max(passes), peak), flush=True)
 

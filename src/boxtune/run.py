@@ -157,6 +157,7 @@ class Base:
 def load_model(source: ModelSource, settings: Settings, dataset: Dataset) -> tuple[Base, Dataset]:
     """The base model with its encoder and adapter plan, and the data set without samples that do not fit it."""
     from boxtune import finetune
+    from boxtune.infer.guide import require_guide
 
     data = settings.data
     if faults := source.family.check_classes(dataset.classes, data.descriptions):
@@ -165,6 +166,7 @@ def load_model(source: ModelSource, settings: Settings, dataset: Dataset) -> tup
     print(*placement.notes, sep="\n", flush=True)
     loaded = finetune.load_to_train(source, settings, placement)
     encoder = finetune.build_encoder(loaded, dataset.classes, data.descriptions, build_tiling(data))
+    require_guide(encoder)
     dataset, longest = finetune.fit_samples(dataset, encoder, source.max_positions)
     plan = finetune.plan_adapter(loaded.model, loaded.source.family, settings.adapter)
     finetune.require_rates(plan, settings.train.learning_rate)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from squares import CLASSES
 
+from boxtune.boxes import Boxes
 from boxtune.data import open_image, read_dataset
 from boxtune.finetune import Encoder, build_encoder
 from boxtune.finetune.collate import Example, collate_for_prediction
-from boxtune.infer import answer_images
+from boxtune.infer import Answer, answer_images
+from boxtune.infer.predictor import at_least
 
 TOLERANCE = {"fp32": 1e-5, "bf16": 2 * 2.0**-7}
 """Largest difference of a first-token logit, batched against alone, as a share of the largest logit; for bf16 two
@@ -92,3 +95,15 @@ def test_generation_leaves_the_model_as_it_was(load_tiny: Any, images: list[Any]
         loaded.model.train(training)
         answers(loaded, images[:1], 1)
         assert loaded.model.training is training
+
+
+def test_a_threshold_reaches_boxes_that_were_not_said() -> None:
+    def boxes(*scores: float) -> Boxes:
+        corners = np.array([[0.0, 0, 10 + 10 * place, 10] for place in range(len(scores))]).reshape(-1, 4)
+        return Boxes(xyxy_px=corners, labels=("cat",) * len(scores), scores=np.array(scores, dtype=np.float64))
+
+    answer = Answer(text="", boxes=boxes(0.9, 0.2), further=boxes(0.3, 0.1), problems=(), truncated=False)
+    kept = {limit: at_least(answer, limit).scores for limit in (None, 0.0, 0.25, 0.95)}
+    assert [None if scores is None else scores.tolist() for scores in kept.values()] == [
+        [0.9, 0.2], [0.9, 0.2, 0.3, 0.1], [0.9, 0.3], []
+    ]  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from architectures import BUILDERS
 
 from boxtune.boxes import Boxes
-from boxtune.errors import ModelError
+from boxtune.errors import DataError, ModelError
 from boxtune.families import FAMILIES, Family, Frame
 from boxtune.infer.guide import Guide, Guides
 
@@ -143,3 +143,12 @@ def test_a_tokenizer_that_cannot_be_looked_into_is_refused() -> None:
 
     with pytest.raises(ModelError, match="Slow is no tokenizer of the tokenizers library"):
         Guides(FAMILIES["qwen2_vl"], Slow(), 0)
+
+
+def test_a_name_that_the_tokenizer_cannot_write_is_told() -> None:
+    """Kosmos-2's knows a fixed alphabet; what is not in it would come back as `<unk>`."""
+    family, tokenizer, end_id, _ = parts("kosmos2")
+    with pytest.raises(DataError, match="cannot write the class name '犬'"):
+        Guides(family, tokenizer, end_id).of(frame_of(family), ("cat", "犬"))
+    family, tokenizer, end_id, _ = parts("qwen2_vl")
+    Guides(family, tokenizer, end_id).of(frame_of(family), ("cat", "犬"))

@@ -65,7 +65,7 @@ def predict_folder(predictor: Predictor, source: str | Path, out: Path, *, thres
                     if threshold is not None and len(answer.boxes) and answer.boxes.scores is None and not told:
                         bar.write(f"threshold={threshold}: these boxes carry no scores yet, so all of them are kept")
                         told = True
-                    boxes = at_least(answer.boxes, threshold)
+                    boxes = at_least(answer, threshold)
                     picture = drawn / names[path]
                     picture.parent.mkdir(parents=True, exist_ok=True)
                     draw_boxes(image, None, boxes, caption=path.name).save(picture, quality=90)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+from boxtune.errors import DataError
 from boxtune.families import Family, Frame
 from boxtune.families.spelling import At, Spelling, State
 from boxtune.finetune.encode import Encoder
@@ -19,8 +20,9 @@ UTF8, INSIDE = 4, range(0x80, 0xC0)
 """Bytes of a character at most, and those that cannot begin one."""
 KEPT = 16
 """Guides that are remembered: one is enough, but where each image has numbers of its own (pixels), or classes."""
+ANY_WH = (224, 224)
 MOST_STATES = 100_000
-"""States of an answer that are remembered, some 100 MB; then it begins anew."""
+"""States of an answer that are remembered; then it begins anew."""
 
 
 @dataclass(frozen=True)
@@ -179,12 +181,22 @@ class Guides:
         self._known: dict[tuple[Any, ...], Guide] = {}
 
     def of(self, frame: Frame, classes: Sequence[str]) -> Guide:
-        """The guide for an image and the classes that it is asked for."""
+        """The guide for an image and the classes that it is asked for.
+
+        DataError for a class name that the tokenizer has no tokens for.
+        """
         spelling = self._family.spell(frame, classes, self._vocabulary.letters)
         guide = self._known.get(spelling.key)
         if guide is None or guide.is_full:
             if len(self._known) >= KEPT:
                 self._known.pop(next(iter(self._known)))
+            for name in classes:
+                if self._vocabulary.ids(self._vocabulary.letters.of(name)) is None:
+                    raise DataError(
+                        f"the model's tokenizer cannot write the class name {name!r}",
+                        where="class names",
+                        fix="rename the class in the annotations",
+                    )
             guide = self._known[spelling.key] = Guide(spelling, self._vocabulary, self._end_id)
         return guide
 
@@ -197,3 +209,10 @@ def guides_of(encoder: Encoder) -> Guides:
     if encoder not in _OF:
         _OF[encoder] = Guides(encoder.family, encoder.tokenizer, encoder.end_id)
     return _OF[encoder]
+
+
+def require_guide(encoder: Encoder) -> None:
+    """Raises, before anything is trained, what would else stop the first answer: ModelError for a tokenizer that cannot
+    be looked into, DataError for a class name that it cannot write.
+    """
+    guides_of(encoder).of(Frame(original_wh=ANY_WH, seen_wh=ANY_WH), encoder.classes)

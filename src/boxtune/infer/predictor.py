@@ -11,7 +11,7 @@ import numpy as np
 from PIL.Image import Image
 
 from boxtune.artifacts import RUN_CARD, RunFolder, read_json
-from boxtune.boxes import Boxes
+from boxtune.boxes import Boxes, join_boxes
 from boxtune.data import open_image
 from boxtune.data.tiles import Tiling
 from boxtune.errors import DataError, ModelError
@@ -46,12 +46,12 @@ class Predictor:
     def predict(self, source: Any, threshold: float | None = None) -> Any:
         """Boxes of an image (path, PIL image or array of height x width x 3), or a list of them for a list.
 
-        Pixels are those of the upright original. `threshold` keeps boxes of at least that score; a box without a
-        score is kept. DataError names an image that cannot be opened.
+        Pixels are those of the upright original. `threshold` gives all boxes of at least that score, also those
+        that the model holds for possible and did not say. DataError names an image that cannot be opened.
         """
         many = isinstance(source, list | tuple)
         answers = self.answer(source if many else [source])
-        boxes = [at_least(answer.boxes, threshold) for answer in answers]
+        boxes = [at_least(answer, threshold) for answer in answers]
         return boxes if many else boxes[0]
 
     def answer(self, sources: Sequence[Picture]) -> list[Answer]:
@@ -70,11 +70,12 @@ class Predictor:
         )
 
 
-def at_least(boxes: Boxes, threshold: float | None) -> Boxes:
-    """The boxes with at least that score; a box without a score is kept."""
-    if threshold is None or boxes.scores is None:
-        return boxes
-    return boxes.take(boxes.scores >= threshold)
+def at_least(answer: Answer, threshold: float | None) -> Boxes:
+    """The boxes that the model said; with a threshold all that have at least that score, said or not."""
+    if threshold is None:
+        return answer.boxes
+    found = join_boxes([answer.boxes, answer.further])
+    return found if found.scores is None else found.take(found.scores >= threshold)
 
 
 def load_predictor(path: str | Path, find_source: Callable[[str, str], ModelSource]) -> Predictor:

@@ -12,13 +12,16 @@ from boxtune.artifacts import write_json
 from boxtune.data.sample import Sample
 from boxtune.measure.predictions import Prediction
 
+ANSWERS = "guided, with further boxes"
+"""How answers are made and kept: another word here lets those that an older version kept be asked again."""
+
 
 def cache_key(samples: Sequence[Sample], **bound: Any) -> str:
     """A digest of all that decides a prediction: `bound` (weights, prompt, budget, ...) and the images.
 
     An image counts by name, size in bytes and time of change; its truth does not, since predictions do not see it.
     """
-    digest = hashlib.sha256(json.dumps(bound, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps({**bound, "answers": ANSWERS}, sort_keys=True, default=str).encode())
     for sample in samples:
         stat = sample.image.stat()
         digest.update(f"{sample.image_id} {sample.image} {stat.st_size} {stat.st_mtime_ns}\n".encode())
