@@ -22,7 +22,7 @@ import numpy as np
 from boxtune.config import parse_pairs
 from boxtune.data import Sample
 from boxtune.finetune import build_encoder, choose_placement, find_model, load_base
-from boxtune.infer import answer_images
+from boxtune.infer import LocalEngine, answer_images
 from boxtune.measure import Prediction, score_predictions
 from boxtune.tiny.card import write_card
 from boxtune.tiny.exam import draw_questions
@@ -44,13 +44,10 @@ def score_scenes(
         max_pixels=DEFAULTS.max_pixels,
     )
     answers = answer_images(
-        loaded,
-        build_encoder(loaded, NAMES),
+        LocalEngine(loaded=loaded, encoder=build_encoder(loaded, NAMES), max_new_tokens=64 * max_objects, at_once=16),
         [partial(lambda image: image, question.image) for question in questions],
         sizes=[question.image.size for question in questions],
         classes=[question.asked for question in questions],
-        max_new_tokens=64 * max_objects,
-        at_once=16,
     )
     samples, predictions = [], []
     for number, (question, said) in enumerate(zip(questions, answers, strict=True)):

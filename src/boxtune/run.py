@@ -217,10 +217,11 @@ def predict_all(
     watch: Callable[[], None] = lambda: None,
 ) -> list[Prediction]:
     """One prediction for each sample, on every rank; `infer.answer_split` says how."""
-    from boxtune.infer import answer_split
+    from boxtune.infer import LocalEngine, answer_split
 
     bounds = {"max_new_tokens": card["max_new_tokens"], "at_once": settings.generate.at_once}
-    answers = answer_split(loaded, encoder, samples, what=what, watch=watch, **bounds)
+    engine = LocalEngine(loaded=loaded, encoder=encoder, **bounds)
+    answers = answer_split(engine, samples, what=what, watch=watch)
     return [
         Prediction(image_id=sample.image_id, **{name: getattr(said, name) for name in SCORED})
         for sample, said in zip(samples, answers, strict=True)

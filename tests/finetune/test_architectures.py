@@ -42,7 +42,7 @@ from boxtune.finetune.collate import IGNORED, Example, answers_begin, collate_fo
 from boxtune.finetune.patches import find_fast_way
 from boxtune.finetune.pixels import see_image
 from boxtune.finetune.quantization import tower_of
-from boxtune.infer import answer_images
+from boxtune.infer import LocalEngine, answer_images
 
 pytestmark = pytest.mark.slow
 
@@ -326,12 +326,9 @@ def test_batches_say_what_single_images_say(case: Case, samples: list[Sample]) -
     assert answers_begin(collate_for_prediction(examples, encoder.layout)) > 0
     said = [
         answer_images(
-            loaded,
-            encoder,
+            LocalEngine(loaded=loaded, encoder=encoder, max_new_tokens=5, at_once=at_once),
             [lambda image=image: image for image in images],  # type: ignore[misc]
             sizes=[image.size for image in images],
-            max_new_tokens=5,
-            at_once=at_once,
             classes=asked,
         )
         for at_once in (3, 1)

@@ -17,7 +17,7 @@ from boxtune.finetune import build_encoder
 from boxtune.finetune.collate import Example, collate_for_prediction
 from boxtune.infer import decode
 from boxtune.infer.decode import Row, Writer
-from boxtune.infer.generate import iter_answers
+from boxtune.infer.generate import LocalEngine
 from boxtune.infer.guide import Guide, guides_of
 
 
@@ -53,10 +53,11 @@ def write(asked: tuple[Any, Any, list[Example]], **settings: Any) -> Writer:
 @pytest.mark.slow
 def test_sound_answers_are_those_of_transformers(asked: tuple[Any, Any, list[Example]], images: list[Any]) -> None:
     loaded, encoder, _ = asked
-    bounds: dict[str, Any] = {"sizes": [image.size for image in images], "max_new_tokens": 150, "at_once": 6}
+    engine = LocalEngine(loaded=loaded, encoder=encoder, max_new_tokens=150, at_once=6)
+    sizes = [image.size for image in images]
     openers: list[Any] = [lambda image=image: image for image in images]
-    free = dict(iter_answers(loaded, encoder, openers, freely=True, **bounds))
-    guided = dict(iter_answers(loaded, encoder, openers, **bounds))
+    free = dict(engine.iter_answers(openers, sizes=sizes, freely=True))
+    guided = dict(engine.iter_answers(openers, sizes=sizes))
     sound = [i for i, answer in free.items() if not answer.problems]  # type: ignore[union-attr]
     assert len(sound) >= 4 and len({free[i].text for i in sound}) > 1  # type: ignore[union-attr]
     for i in sound:

@@ -13,20 +13,20 @@ from PIL import Image
 
 from boxtune.boxes import Boxes
 from boxtune.errors import ConfigError, DataError
-from boxtune.infer import Answer, Predictor, find_images, generate, predict_folder
+from boxtune.infer import Answer, LocalEngine, Predictor, find_images, generate, predict_folder
 from boxtune.infer import folder as folder_of
 
 
 @pytest.fixture()
 def predictor(tiny: Any, encoder: Any) -> Predictor:
-    return Predictor(loaded=tiny, encoder=encoder, max_new_tokens=3, at_once=2)
+    return Predictor(engine=LocalEngine(loaded=tiny, encoder=encoder, max_new_tokens=3, at_once=2))
 
 
 @pytest.fixture()
 def canned(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> Predictor:
     """A predictor that says one box without looking, so that a folder takes no time."""
 
-    def answer(loaded: Any, encoder: Any, examples: list[Any], max_new_tokens: int) -> list[Answer]:
+    def answer(engine: LocalEngine, examples: list[Any]) -> list[Answer]:
         box = Boxes(xyxy_px=np.array([[1.0, 2.0, 30.0, 40.0]]), labels=("red",))
         return [Answer(text="said", boxes=box, problems=(), truncated=False) for _ in examples]
 

@@ -14,7 +14,7 @@ from boxtune.boxes import Boxes
 from boxtune.data import open_image, read_dataset
 from boxtune.finetune import Encoder, build_encoder
 from boxtune.finetune.collate import Example, collate_for_prediction
-from boxtune.infer import Answer, answer_images
+from boxtune.infer import Answer, LocalEngine, answer_images
 from boxtune.infer.predictor import at_least
 
 TOLERANCE = {"fp32": 1e-5, "bf16": 2 * 2.0**-7}
@@ -31,14 +31,10 @@ def images(squares: Path) -> list[Any]:
 
 
 def answers(loaded: Any, images: list[Any], at_once: int, max_new_tokens: int = 60) -> list[Any]:
-    return answer_images(
-        loaded,
-        build_encoder(loaded, CLASSES),
-        [lambda image=image: image for image in images],  # type: ignore[misc]
-        sizes=[image.size for image in images],
-        max_new_tokens=max_new_tokens,
-        at_once=at_once,
-    )
+    encoder = build_encoder(loaded, CLASSES)
+    engine = LocalEngine(loaded=loaded, encoder=encoder, max_new_tokens=max_new_tokens, at_once=at_once)
+    openers = [lambda image=image: image for image in images]  # type: ignore[misc]
+    return answer_images(engine, openers, sizes=[image.size for image in images])
 
 
 def first_logits(loaded: Any, encoder: Encoder, examples: list[Example]) -> torch.Tensor:

@@ -14,7 +14,7 @@ from squares import CLASSES
 from boxtune.artifacts import RUN_CARD, write_json
 from boxtune.errors import DataError
 from boxtune.finetune import Loaded, fingerprint
-from boxtune.infer import Predictor, load_predictor
+from boxtune.infer import LocalEngine, Predictor, load_predictor
 from boxtune.infer import predictor as predictor_of
 from boxtune.run import find_source
 
@@ -74,7 +74,7 @@ def test_a_precision_this_machine_lacks_is_replaced_and_said(
 
 
 def test_an_image_too_long_is_named(tiny: Loaded, encoder: Any, tmp_path: Path) -> None:
-    predictor = Predictor(loaded=tiny, encoder=encoder, max_new_tokens=3)
+    predictor = Predictor(engine=LocalEngine(loaded=tiny, encoder=encoder, max_new_tokens=3))
     Image.new("RGB", (3, 900)).save(tmp_path / "long.png")
     sound = Image.new("RGB", (60, 50))
     with pytest.raises(DataError, match=r"long\.png cannot be shown to the model: an image of 3x900"):

@@ -12,8 +12,7 @@ import pytest
 
 from boxtune.data import open_image, read_dataset
 from boxtune.data.tiles import Tiling
-from boxtune.infer import Answer, answer_images, tiled
-from boxtune.infer.generate import iter_answers
+from boxtune.infer import Answer, LocalEngine, answer_images, tiled
 
 
 def told(answer: Answer) -> tuple[Any, ...]:
@@ -30,7 +29,8 @@ def ask(tiny: Any, encoder: Any, squares: Path) -> Callable[..., list[Answer]]:
     def answer(*, tiles: bool = False, **more: Any) -> list[Answer]:
         own = copy.copy(encoder)
         own.tiling = Tiling(size=64, overlap=0.25, min_visible=0.4) if tiles else None
-        return answer_images(tiny, own, openers, sizes=sizes, max_new_tokens=4, at_once=2, **more)
+        engine = LocalEngine(loaded=tiny, encoder=own, max_new_tokens=4, at_once=2)
+        return answer_images(engine, openers, sizes=sizes, **more)
 
     return answer
 
@@ -38,9 +38,10 @@ def ask(tiny: Any, encoder: Any, squares: Path) -> Callable[..., list[Answer]]:
 def test_parts_are_the_batches_of_the_whole(tiny: Any, encoder: Any, squares: Path) -> None:
     samples = read_dataset(squares).splits["valid"]
     openers = [lambda path=sample.image: open_image(path) for sample in samples]  # type: ignore[misc]
-    bounds: Any = {"sizes": [sample.size_wh for sample in samples], "max_new_tokens": 4, "at_once": 2}
-    whole = dict(iter_answers(tiny, encoder, openers, **bounds))
-    parts = [dict(iter_answers(tiny, encoder, openers, **bounds, part=(number, 2))) for number in range(2)]
+    engine = LocalEngine(loaded=tiny, encoder=encoder, max_new_tokens=4, at_once=2)
+    sizes = [sample.size_wh for sample in samples]
+    whole = dict(engine.iter_answers(openers, sizes=sizes))
+    parts = [dict(engine.iter_answers(openers, sizes=sizes, part=(number, 2))) for number in range(2)]
     assert [sorted(part) for part in parts] == [[0, 1, 4, 5], [2, 3]]
     together = {**parts[0], **parts[1]}
     assert len(whole) == 6 and all(told(together[at]) == told(answer) for at, answer in whole.items())

@@ -13,8 +13,7 @@ from PIL import Image
 from boxtune.boxes import Boxes
 from boxtune.data.tiles import Tiling
 from boxtune.errors import DataError
-from boxtune.infer import answer_images, tiled
-from boxtune.infer.generate import Answer
+from boxtune.infer import Answer, LocalEngine, answer_images, tiled
 
 SPOT = 8
 
@@ -42,7 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, int], Any]]:
     seen: list[tuple[tuple[int, int], Any]] = []
 
     def iter_answers(
-        loaded: Any, encoder: Any, images: Sequence[Callable[[], Image.Image]], *, sizes: Any, classes: Any, **_: Any
+        self: LocalEngine, images: Sequence[Callable[[], Image.Image]], *, sizes: Any, classes: Any, **_: Any
     ) -> Iterator[tuple[int, Answer | DataError]]:
         for i in reversed(range(len(images))):
             try:
@@ -54,7 +53,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, int], Any]]:
             seen.append((image.size, None if classes is None else classes[i]))
             yield i, Answer(text=f"{i}", boxes=see(image), problems=(), truncated=i == 0)
 
-    monkeypatch.setattr(tiled, "iter_answers", iter_answers)
+    monkeypatch.setattr(LocalEngine, "iter_answers", iter_answers)
     return seen
 
 
@@ -67,7 +66,8 @@ def ask(tiny: Any, encoder: Any) -> Callable[..., list[Answer]]:
         own.tiling = Tiling(size=64, overlap=0.25, min_visible=0.4) if tiles else None
         openers = [lambda image=image: image for image in images]
         sizes = [image.size for image in images]
-        return answer_images(tiny, own, openers, sizes=sizes, max_new_tokens=1, at_once=4, **more)
+        engine = LocalEngine(loaded=tiny, encoder=own, max_new_tokens=1, at_once=4)
+        return answer_images(engine, openers, sizes=sizes, **more)
 
     return answer
 

@@ -73,6 +73,9 @@ class Calibration:
         return float(1 / (1 + np.exp(-sum_)))
 
 
+POOLED = Calibration()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spread:
     """The numbers of one piece of a box, one row for each set of them, with what the model gave to it.

@@ -15,7 +15,7 @@ from boxtune.artifacts import require_folder, write_json
 from boxtune.boxes import Boxes
 from boxtune.data import open_image, read_size
 from boxtune.errors import DataError, name_some
-from boxtune.infer.generate import Answer, require_shape
+from boxtune.infer.engine import Answer, require_shape
 from boxtune.infer.predictor import Predictor, at_least
 from boxtune.infer.tiled import iter_images
 from boxtune.pictures import draw_boxes
@@ -57,7 +57,7 @@ def predict_folder(predictor: Predictor, source: str | Path, out: Path, *, thres
     names = _drawn_names(paths, Path(source))
     rows: dict[Path, dict[str, Any]] = {}
     told = False
-    size = SLICE * predictor.at_once
+    size = SLICE * predictor.engine.at_once
     with tqdm(total=len(paths), unit="image", desc="predict", dynamic_ncols=True) as bar:
         for start in range(0, len(paths), size):
             try:
@@ -92,7 +92,7 @@ def _answer_slice(
     for path in paths:
         try:
             size = read_size(path)
-            require_shape(predictor.encoder, size, str(path))
+            require_shape(predictor.engine, size, str(path))
             sizes[path] = size
         except DataError as error:
             rows[path] = {"file": str(path), "error": error.what}
@@ -107,14 +107,7 @@ def _answer_slice(
         return open_once
 
     sound = list(sizes)
-    for i, answer in iter_images(
-        predictor.loaded,
-        predictor.encoder,
-        [opener(path) for path in sound],
-        sizes=list(sizes.values()),
-        max_new_tokens=predictor.max_new_tokens,
-        at_once=predictor.at_once,
-    ):
+    for i, answer in iter_images(predictor.engine, [opener(path) for path in sound], sizes=list(sizes.values())):
         if isinstance(answer, DataError):
             rows[sound[i]] = {"file": str(sound[i]), "error": answer.what}
         else:

@@ -8,90 +8,84 @@ loop: what it has learned of the format is seen there.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from PIL.Image import Image
 
 from boxtune.boxes import Boxes, repeated
-from boxtune.data.tiles import tile_windows
+from boxtune.data.tiles import Tiling
 from boxtune.errors import DataError
-from boxtune.families import Problem, Said
+from boxtune.families import Family, Problem
 from boxtune.finetune.collate import Example, answers_begin, collate_for_prediction
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
-from boxtune.infer.confidence import Calibration, Signals, read_signals
+from boxtune.infer.confidence import POOLED, Calibration, read_signals
 from boxtune.infer.decode import REACH, Row, Writer
+from boxtune.infer.engine import Answer, Opener
 from boxtune.infer.guide import guides_of
 
 SAME = 0.7
 """IoU from which a further box of the same label is another one's repetition."""
 
 
-CALIBRATION = Calibration()
-
-
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What the model said of one image.
+class LocalEngine:
+    """An `Engine` of a model in memory. `calibration` makes scores of a box's signals."""
 
-    `boxes` are in pixels of the upright original; `text` is the answer as generated, special tokens included, without
-    the end of turn; `truncated` if the end of turn did not come, `looped` if it was closed because nothing new came.
-    `further` are boxes that the model would not have written but holds for possible (`decode.REACH`), none of which
-    repeats another one: for average precision and for thresholds below the model's own.
+    loaded: Loaded
+    encoder: Encoder
+    max_new_tokens: int
+    at_once: int = 16
+    calibration: Calibration = POOLED
 
-    `signals` belong to the boxes and then to the further ones, and `num_swayed` tokens are others than the model would
-    have written without a guide; both are unknown (None) of an answer that was written freely, which has no scores.
-    `freely` is what the same image was answered without a guide, where it was asked so too.
-    """
+    @property
+    def family(self) -> Family:
+        """See `Engine`."""
+        return self.encoder.family
 
-    text: str
-    boxes: Boxes
-    problems: tuple[Problem, ...]
-    truncated: bool
-    further: Boxes = field(default_factory=Boxes.none)
-    looped: bool = False
-    signals: tuple[Signals, ...] | None = None
-    num_swayed: int | None = None
-    freely: Said | None = None
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """See `Engine`."""
+        return self.encoder.classes
 
+    @property
+    def tiling(self) -> Tiling | None:
+        """See `Engine`."""
+        return self.encoder.tiling
 
-def iter_answers(
-    loaded: Loaded,
-    encoder: Encoder,
-    images: Sequence[Callable[[], Image]],
-    *,
-    sizes: Sequence[tuple[int, int]],
-    max_new_tokens: int,
-    at_once: int,
-    classes: Sequence[Sequence[str]] | None = None,
-    part: tuple[int, int] = (0, 1),
-    freely: bool = False,
-) -> Iterator[tuple[int, Answer | DataError]]:
-    """(place, answer) of every image as soon as its batch is done, shortest prompts first.
+    @property
+    def budget(self) -> tuple[int, int]:
+        """See `Engine`."""
+        return self.encoder.min_pixels, self.encoder.max_pixels
 
-    An image that cannot be opened comes with the DataError it raised. Each image is opened once, and `at_once` of
-    them are in memory. `part` (number, of how many) takes every so-manieth batch alone: all parts together are the
-    very batches of the whole, so that their answers are the same. `freely` asks without a guide.
-    """
-    lengths = [encoder.family.num_image_tokens(s, encoder.min_pixels, encoder.max_pixels) for s in sizes]
-    answer = _answer_freely if freely else _answer
-    order = sorted(range(len(images)), key=lambda i: (lengths[i], i))
-    number, num_parts = part
-    for start in range(number * at_once, len(order), num_parts * at_once):
-        examples: dict[int, Example] = {}
-        for i in order[start : start + at_once]:
-            try:
-                examples[i] = encoder.encode_image(images[i](), classes=None if classes is None else classes[i])
-            except DataError as error:
-                yield i, error
-        for together in _groups(examples, pads_left=encoder.layout.pads_left):
-            with _evaluating(loaded.model):
-                answers = answer(loaded, encoder, list(together.values()), max_new_tokens)
-            yield from zip(together, answers, strict=True)
+    def iter_answers(
+        self,
+        images: Sequence[Opener],
+        *,
+        sizes: Sequence[tuple[int, int]],
+        classes: Sequence[Sequence[str]] | None = None,
+        part: tuple[int, int] = (0, 1),
+        freely: bool = False,
+    ) -> Iterator[tuple[int, Answer | DataError]]:
+        """See `Engine`: images come as soon as their batch is done, shortest prompts first."""
+        encoder, at_once = self.encoder, self.at_once
+        lengths = [encoder.family.num_image_tokens(size, *self.budget) for size in sizes]
+        order = sorted(range(len(images)), key=lambda i: (lengths[i], i))
+        number, num_parts = part
+        for start in range(number * at_once, len(order), num_parts * at_once):
+            examples: dict[int, Example] = {}
+            for i in order[start : start + at_once]:
+                try:
+                    examples[i] = encoder.encode_image(images[i](), classes=None if classes is None else classes[i])
+                except DataError as error:
+                    yield i, error
+            for together in _groups(examples, pads_left=encoder.layout.pads_left):
+                with _evaluating(self.loaded.model):
+                    answers = (_answer_freely if freely else _answer)(self, list(together.values()))
+                yield from zip(together, answers, strict=True)
 
 
 def _groups(examples: dict[int, Example], *, pads_left: bool) -> Iterator[dict[int, Example]]:
@@ -101,33 +95,23 @@ def _groups(examples: dict[int, Example], *, pads_left: bool) -> Iterator[dict[i
         yield {i: example for i, example in examples.items() if lengths[i] == length}
 
 
-def require_shape(encoder: Encoder, size_wh: tuple[int, int], name: str) -> None:
-    """Raises DataError, naming the image, where the family's resize rule refuses its shape, or that of its tiles."""
-    if encoder.tiling is not None:
-        left, top, right, bottom = tile_windows(size_wh, encoder.tiling)[0]
-        size_wh = (right - left, bottom - top)
-    try:
-        encoder.family.seen_wh(size_wh, encoder.min_pixels, encoder.max_pixels)
-    except ValueError as error:
-        raise DataError(f"{name} cannot be shown to the model: {error}", where=name, fix="crop it") from error
-
-
 @torch.no_grad()
-def _answer(loaded: Loaded, encoder: Encoder, examples: list[Example], max_new_tokens: int) -> list[Answer]:
-    guides = guides_of(encoder)
+def _answer(engine: LocalEngine, examples: list[Example]) -> list[Answer]:
+    guides = guides_of(engine.encoder)
     writer = Writer(
         [guides.of(example.frame, example.classes) for example in examples],
-        max_new_tokens=max_new_tokens,
-        pad_id=encoder.layout.pad_id,
+        max_new_tokens=engine.max_new_tokens,
+        pad_id=engine.encoder.layout.pad_id,
         reach=REACH,
     )
-    _generate(loaded, encoder, examples, max_new_tokens, custom_generate=writer)
-    return [_read_row(encoder, row, example) for row, example in zip(writer.rows, examples, strict=True)]
+    _generate(engine, examples, custom_generate=writer)
+    return [_read_row(engine, row, example) for row, example in zip(writer.rows, examples, strict=True)]
 
 
 @torch.no_grad()
-def _answer_freely(loaded: Loaded, encoder: Encoder, examples: list[Example], max_new_tokens: int) -> list[Answer]:
-    written = _generate(loaded, encoder, examples, max_new_tokens)
+def _answer_freely(engine: LocalEngine, examples: list[Example]) -> list[Answer]:
+    encoder = engine.encoder
+    written = _generate(engine, examples)
     answers = []
     for ids, example in zip(written, examples, strict=True):
         ended = encoder.end_id in ids
@@ -138,18 +122,17 @@ def _answer_freely(loaded: Loaded, encoder: Encoder, examples: list[Example], ma
     return answers
 
 
-def _generate(
-    loaded: Loaded, encoder: Encoder, examples: list[Example], max_new_tokens: int, **more: Any
-) -> list[list[int]]:
+def _generate(engine: LocalEngine, examples: list[Example], **more: Any) -> list[list[int]]:
     """The ids behind the prompts, padded."""
     from transformers import GenerationConfig
 
+    loaded, encoder = engine.loaded, engine.encoder
     batch = collate_for_prediction(examples, encoder.layout)
     batch = {name: tensor.to(loaded.placement.device) for name, tensor in batch.items()}
     # Whole, so that no sampling default of the checkpoint's own generation config comes in.
     config = GenerationConfig(
         do_sample=False,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=engine.max_new_tokens,
         eos_token_id=encoder.end_id,
         pad_token_id=encoder.layout.pad_id,
         use_cache=True,
@@ -166,14 +149,15 @@ def _text(encoder: Encoder, ids: Sequence[int]) -> str:
     return text
 
 
-def _read_row(encoder: Encoder, row: Row, example: Example) -> Answer:
+def _read_row(engine: LocalEngine, row: Row, example: Example) -> Answer:
     """A guided answer; one that was cut or closed is whole again but for what its end was taken off."""
+    encoder = engine.encoder
     whole = _text(encoder, row.ids)
     decoded = encoder.family.decode(whole, example.frame, example.classes)
     if decoded.problems:
         raise RuntimeError(f"a guided answer is not sound: {whole!r} has {decoded.problems}")
     signals = read_signals(row.guide, row.choices, decoded.boxes, example.frame)
-    scores = [CALIBRATION.score(signal) for signal in signals]
+    scores = [engine.calibration.score(signal) for signal in signals]
     # A model whose numbers are not finite holds nothing for likely.
     boxes = replace(decoded.boxes, scores=np.nan_to_num(np.array(scores, dtype=np.float64), nan=0.0))
     num_own = len(boxes) if row.own is None else row.own_boxes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,11 +16,11 @@ from boxtune.boxes import Boxes, join_boxes
 from boxtune.data import open_image
 from boxtune.data.tiles import Tiling
 from boxtune.errors import DataError, ModelError
-from boxtune.finetune.encode import Encoder
-from boxtune.finetune.load import Loaded, Placement, build_encoder, choose_placement, load_base
+from boxtune.finetune.load import Placement, build_encoder, choose_placement, load_base
 from boxtune.finetune.reload import load_adapter
 from boxtune.finetune.source import ModelSource, fingerprint
-from boxtune.infer.generate import Answer, require_shape
+from boxtune.infer.engine import Answer, Engine, Opener, require_shape
+from boxtune.infer.generate import LocalEngine
 from boxtune.infer.tiled import answer_images
 
 Picture = str | Path | Image | np.ndarray
@@ -29,15 +30,12 @@ Picture = str | Path | Image | np.ndarray
 class Predictor:
     """A model with its prompt, grammar and image budget bound. Made by `boxtune.load`."""
 
-    loaded: Loaded
-    encoder: Encoder
-    max_new_tokens: int
-    at_once: int = 16
+    engine: Engine
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names it was trained to find."""
-        return self.encoder.classes
+        return self.engine.classes
 
     @overload
     def predict(self, source: Picture, threshold: float | None = None) -> Boxes: ...
@@ -59,15 +57,13 @@ class Predictor:
         images = [open_image(Path(source) if isinstance(source, str) else source) for source in sources]
         for number, (source, image) in enumerate(zip(sources, images, strict=True), start=1):
             named = source if isinstance(source, str | Path) else getattr(source, "filename", "") or f"image {number}"
-            require_shape(self.encoder, image.size, str(named))
-        return answer_images(
-            self.loaded,
-            self.encoder,
-            [lambda image=image: image for image in images],  # type: ignore[misc]
-            sizes=[image.size for image in images],
-            max_new_tokens=self.max_new_tokens,
-            at_once=self.at_once,
-        )
+            require_shape(self.engine, image.size, str(named))
+        openers: list[Opener] = [partial(_itself, image) for image in images]
+        return answer_images(self.engine, openers, sizes=[image.size for image in images])
+
+
+def _itself(image: Image) -> Image:
+    return image
 
 
 def at_least(answer: Answer, threshold: float | None) -> Boxes:
@@ -111,11 +107,8 @@ def load_predictor(path: str | Path, find_source: Callable[[str, str], ModelSour
             where=str(folder / RUN_CARD),
             fix=f"use boxtune {card['versions']['boxtune']}",
         )
-    return Predictor(
-        loaded=loaded.with_model(load_adapter(loaded.model, folder)),
-        encoder=encoder,
-        max_new_tokens=card["max_new_tokens"],
-    )
+    tuned = loaded.with_model(load_adapter(loaded.model, folder))
+    return Predictor(engine=LocalEngine(loaded=tuned, encoder=encoder, max_new_tokens=card["max_new_tokens"]))
 
 
 def _place(quantization: str, precision: str) -> Placement:

@@ -11,10 +11,8 @@ from tqdm import tqdm
 
 from boxtune.data import Sample, open_image
 from boxtune.families import Said
-from boxtune.finetune.encode import Encoder
-from boxtune.finetune.load import Loaded
 from boxtune.finetune.ranks import is_first
-from boxtune.infer.generate import Answer
+from boxtune.infer.engine import Answer, Engine
 from boxtune.infer.tiled import answer_images
 
 NUM_FREELY = 32
@@ -23,12 +21,9 @@ and to 0.03 where one in thirty fails."""
 
 
 def answer_split(
-    loaded: Loaded,
-    encoder: Encoder,
+    engine: Engine,
     samples: Sequence[Sample],
     *,
-    max_new_tokens: int,
-    at_once: int,
     what: str,
     watch: Callable[[], None] = lambda: None,
     num_freely: int = NUM_FREELY,
@@ -47,12 +42,9 @@ def answer_split(
 
         before = bar.n
         answers = answer_images(
-            loaded,
-            encoder,
+            engine,
             [partial(open_image, samples[i].image) for i in which],
             sizes=[samples[i].size_wh for i in which],
-            max_new_tokens=max_new_tokens,
-            at_once=at_once,
             progress=tell,
             over_ranks=True,
             freely=freely,
