@@ -42,6 +42,7 @@ class RunFolder:
     best = _Inside("best.json")
     bound = _Inside("bound.json")
     pictures = _Inside("pictures")
+    samples = _Inside("samples")
     predictions = _Inside("predictions")
     scores = _Inside("scores.json")
     general = _Inside("general.json")

@@ -24,7 +24,7 @@ def check(recipe: str | Path | None = None, /, **settings: Any) -> list[Finding]
     from boxtune.finetune.adapters import free_weights
 
     asked = read_settings(None if recipe is None else Path(recipe), settings)
-    whole, source, resolved = run.open_input(asked)
+    whole, source, resolved, _ = run.open_input(asked)
     chosen = resolved.settings
     base, dataset = run.load_model(source, chosen, build_samples(whole, chosen.data))
 

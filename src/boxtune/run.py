@@ -9,18 +9,18 @@ decide alike, `ranks.first_does` what only one can do, and rank 0 alone prints a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boxtune import launch
-from boxtune.artifacts import RunFolder, cache_folder, read_json, write_json
+from boxtune import answers, launch
+from boxtune.artifacts import RunFolder, read_json
 from boxtune.config import Resolved, read_settings
 from boxtune.data import (
     Dataset,
-    Sample,
+    Inspection,
     build_epochs,
     build_samples,
     build_tiling,
@@ -30,8 +30,8 @@ from boxtune.data import (
 )
 from boxtune.errors import DataError, NotLearningError
 from boxtune.journal import Journal
-from boxtune.measure import SCORED, Prediction, cache_key, coco_results, keep_predictions, kept_predictions, score_run
-from boxtune.report import score_table, write_changed, write_gallery
+from boxtune.measure import leakage_of
+from boxtune.report import write_changed
 from boxtune.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def adapter(self) -> Path:
-        """The best adapter by validation loss."""
+        """The best adapter."""
         return self.folder.adapter
 
     def predict(self, source: Any, threshold: float | None = None) -> Boxes | list[Boxes]:
@@ -90,9 +90,9 @@ def _train(recipe: str | Path | None, settings: Mapping[str, Any]) -> Run:
     from boxtune.finetune import bind, build_card, open_folder, ranks, read_environment
     from boxtune.finetune.callbacks import StopInTime
 
-    whole, source, resolved = open_input(asked)
+    whole, source, resolved, seen = open_input(asked)
     base, dataset = load_model(source, resolved.settings, build_samples(whole, asked.settings.data))
-    card = build_card(base.loaded, base.encoder, base.max_new_tokens, asked.settings.data.classes)
+    card = build_card(base.loaded, base.encoder, base.max_new_tokens, asked.settings)
     bound = bind(dataset, base.talk, card["base_fingerprint"])
     ranks.require_same({"settings": dict(resolved.values()), "data or base": bound, "versions or prompt": card})
     # Nothing is written before all input has been found sound.
@@ -105,26 +105,27 @@ def _train(recipe: str | Path | None, settings: Mapping[str, Any]) -> Run:
         journal.say(f"training images as they are shown: {sheet}")
     scored = whole.splits[data.split]
     with StopInTime(resolved.settings.train.hours) as stop:
-        untuned = predict_base(base, scored, card, resolved.settings, journal, stop)
-        train_adapter(base, dataset, card, resolved.settings, checkpoint, journal, stop)
+        untuned = answers.predict_base(base.loaded, base.encoder, scored, card, resolved.settings, journal, stop)
+        train_adapter(base, whole, dataset, card, resolved.settings, checkpoint, journal, stop)
         encoder, talk = base.encoder, base.talk
         del base
-        tuned = predict_tuned(source, encoder, talk, scored, card, resolved.settings, journal)
-        close = partial(write_scores, dataset.classes, scored, untuned, tuned, resolved.settings, journal)
-        run = ranks.first_does(close)
+        tuned = answers.predict_tuned(source, encoder, talk, whole, dataset, card, resolved.settings, journal)
+        leakage = leakage_of(seen.findings, split=data.split)
+        close = partial(answers.write_scores, whole, untuned, tuned, resolved.settings, journal, leakage)
+        scores, verdict = ranks.first_does(close)
     if ranks.is_first():
         launch.leave_word(folder=folder.path.absolute())
-    return run
+    return Run(folder=folder, scores=scores, verdict=verdict)
 
 
-def open_input(asked: Resolved) -> tuple[Dataset, ModelSource, Resolved]:
-    """The data set, the model and all settings, those of the model too; what they are is printed."""
+def open_input(asked: Resolved) -> tuple[Dataset, ModelSource, Resolved, Inspection]:
+    """The data set, the model, all settings, those of the model too, and what was seen of the data; all is printed."""
     whole = prepare_data(asked.settings.data, seed=asked.settings.seed)
     source = find_source(asked.settings.model, asked.settings.family)
     resolved = asked.with_values(*_model_defaults(source))
-    seen = inspect_dataset(whole, source.target(resolved.settings.image))
+    seen = inspect_dataset(whole, source.target(resolved.settings.image), alike=True, at_once=True)
     print(resolved.as_yaml(), seen.as_text(), "", sep="\n", flush=True)
-    return whole, source, resolved
+    return whole, source, resolved, seen
 
 
 def find_source(model: str, family: str | None = None) -> ModelSource:
@@ -182,54 +183,9 @@ def load_model(source: ModelSource, settings: Settings, dataset: Dataset) -> tup
     return base, dataset.with_splits(dataset.splits, *loaded.findings)
 
 
-def predict_base(
-    base: Base,
-    scored: Sequence[Sample],
-    card: dict[str, Any],
-    settings: Settings,
-    journal: Journal,
-    stop: StopInTime,
-) -> list[Prediction] | None:
-    """What the untuned model says, in the precision it is trained in; kept from a run before where nothing changed."""
-    from boxtune.finetune import ranks
-
-    if not settings.eval.base:
-        return None
-    bound = {**card, "device": str(base.loaded.placement.device), "at_once": settings.generate.at_once}
-    key = ranks.first_does(lambda: cache_key(scored, **bound))
-    if (said := ranks.first_does(lambda: kept_predictions(cache_folder() / "base", key))) is not None:
-        journal.say(f"base model: {len(said)} answers kept from an earlier run (same weights, data, prompt, budget)")
-        return said
-    watch = partial(stop.require_going_on, "the base model was being scored")
-    said = predict_all(base.loaded, base.encoder, scored, card, settings, "base model", watch)
-    if ranks.is_first():
-        keep_predictions(cache_folder() / "base", key, said)
-    return said
-
-
-def predict_all(
-    loaded: Loaded,
-    encoder: Encoder,
-    samples: Sequence[Sample],
-    card: dict[str, Any],
-    settings: Settings,
-    what: str,
-    watch: Callable[[], None] = lambda: None,
-) -> list[Prediction]:
-    """One prediction for each sample, on every rank; `infer.answer_split` says how."""
-    from boxtune.infer import LocalEngine, answer_split
-
-    bounds = {"max_new_tokens": card["max_new_tokens"], "at_once": settings.generate.at_once}
-    engine = LocalEngine(loaded=loaded, encoder=encoder, **bounds)
-    answers = answer_split(engine, samples, what=what, watch=watch)
-    return [
-        Prediction(image_id=sample.image_id, **{name: getattr(said, name) for name in SCORED})
-        for sample, said in zip(samples, answers, strict=True)
-    ]
-
-
 def train_adapter(
     base: Base,
+    whole: Dataset,
     dataset: Dataset,
     card: dict[str, Any],
     settings: Settings,
@@ -237,10 +193,10 @@ def train_adapter(
     journal: Journal,
     stop: StopInTime,
 ) -> None:
-    """Attach, check, train, save. Leaves `adapter/` (the best by validation loss), `adapter_last/` and the verdict.
+    """Attach, check, train, save. Leaves `adapter/` (the best of the evaluations), `adapter_last/` and the verdict.
 
-    The ledger is read at every stage; the run ends before the first step unless exactly the planned parameters are
-    trainable.
+    `dataset` holds what is trained on, which may be tiles of the images in `whole`. The ledger is read at every stage;
+    the run ends before the first step unless exactly the planned parameters are trainable.
     """
     from boxtune.finetune import TrainingCollator, build_trainer, logits_digest, ranks, save_adapter
     from boxtune.finetune import callbacks as on
@@ -284,6 +240,7 @@ def train_adapter(
                 on.TellEpoch(collator),
                 on.WriteMetrics(folder.metrics),
                 on.KeepBest(folder, save),
+                *([] if settings.train.patience is None else [on.StopEarly(settings.train.patience, folder)]),
                 on.SealCheckpoints(folder),
                 on.AtFirstEvaluation(lambda model: journal.stage("first evaluation", model, plan)),
                 on.ShowProgress(),
@@ -295,6 +252,7 @@ def train_adapter(
             step=base.step,
         )
     journal.stage("trainer built", trainer.model, plan)
+    trainer.ask = answers.build_ask(base.loaded, encoder, whole, card, settings, journal, stop)
     before = snapshot(trainer.model)
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -317,60 +275,6 @@ def train_adapter(
     journal.probe = valid[:2]
 
 
-def predict_tuned(
-    source: ModelSource,
-    encoder: Encoder,
-    talk: Talk,
-    scored: Sequence[Sample],
-    card: dict[str, Any],
-    settings: Settings,
-    journal: Journal,
-) -> list[Prediction]:
-    """What the tuned model says: the saved adapter on a base loaded afresh, once its logits are the trained ones."""
-    from boxtune.finetune import choose_placement, forget, load_adapter, load_base, logits_digest, ranks
-    from boxtune.infer.general import ask_generally, tell_generally
-
-    forget()
-    placement = choose_placement(settings.quantization, settings.train.precision)
-    budget = {"min_pixels": card["min_pixels"], "max_pixels": card["max_pixels"]}
-    loaded = load_base(source, placement, **budget, full=card["full_towers"])
-    loaded = loaded.with_model(load_adapter(loaded.model, journal.folder.adapter))
-    journal.stage("reloaded", loaded.model)
-    if journal.digest:  # none where the trained weights were spread over the ranks
-        journal.compared(not ranks.any_rank(logits_digest(loaded, encoder, journal.probe) != journal.digest))
-    if talk.kept_back and ranks.is_first():
-        rows = ask_generally(loaded, encoder, talk.kept_back)
-        write_json(journal.folder.general, rows)
-        journal.say(*tell_generally(rows))
-    return predict_all(loaded, encoder, scored, card, settings, "tuned model")
-
-
-def write_scores(
-    classes: Sequence[str],
-    scored: Sequence[Sample],
-    untuned: list[Prediction] | None,
-    tuned: list[Prediction],
-    settings: Settings,
-    journal: Journal,
-) -> Run:
-    """Score both on the same images, draw the best and the worst, and close the run.
-
-    Raises, after everything is written, what `Journal.require_learned` does.
-    """
-    folder = journal.folder
-    for name, predictions in (("base", untuned), ("tuned", tuned)):
-        if predictions is not None:
-            write_json(folder.predictions / f"{name}.json", coco_results(predictions, scored, classes))
-    scores = score_run(scored, untuned, tuned, classes, split=settings.data.split, seed=settings.seed)
-    write_json(folder.scores, scores)
-    sheets = write_gallery(folder.pictures, scored, tuned)
-    journal.say("", score_table(scores), "", *([scores["paired"]["sentence"]] if "paired" in scores else []))
-    verdict = journal.end(scores)
-    journal.say(f"run folder: {folder.path}", f"pictures:   {', '.join(str(sheet) for sheet in sheets)}")
-    journal.require_learned(strict=settings.guard.strict)
-    return Run(folder=folder, scores=scores, verdict=verdict)
-
-
 def load(run: str | Path) -> Any:
     """The tuned model of a run folder or an adapter folder, ready to predict: a `boxtune.infer.Predictor`."""
     from boxtune.infer import load_predictor
@@ -378,15 +282,11 @@ def load(run: str | Path) -> Any:
     return load_predictor(run, find_source)
 
 
-def predict(
-    run: str | Path, source: str | Path, *, out: str | Path = "predictions", threshold: float | None = None
-) -> Path:
-    """Boxes of an image, a folder or a pattern of images, as JSON and drawn, in the folder `out`."""
+def predict(run: str | Path, source: str | Path, *, out: str | Path = "predictions", **options: Any) -> Path:
+    """Boxes of images in the folder `out`, with the options of `boxtune.infer.predict_folder`; what was written."""
     from boxtune.infer import predict_folder
 
-    written = predict_folder(load(run), source, Path(out), threshold=threshold)
-    print(f"boxes:  {written}\ndrawn:  {written.parent / 'drawn'}")
-    return written
+    return predict_folder(load(run), source, Path(out), run=run, **options)
 
 
 def demo(out: str | Path = "runs", **settings: Any) -> Run:

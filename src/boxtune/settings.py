@@ -123,6 +123,9 @@ class DataSettings(Section):
     )
     subset: Share = Field(0.0, description="share of training images asked for some of the classes only")
     absent: Share = Field(0.0, description="share of training images asked for classes that they do not show")
+    held_out: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="training images kept back to calibrate scores; None: a tenth, 20 to 64 of them, else none"
+    )
     negatives: Share | None = Field(None, description="share of training images without boxes; None: as they are")
     mix: FolderPath | None = Field(None, description="JSONL of other conversations to train on as well")
     mix_share: Share = Field(0.1, description="share of training samples that come from data.mix")
@@ -151,6 +154,7 @@ class TrainSettings(Section):
 
     epochs: Positive | None = Field(None, description="passes over the training split")
     hours: Positive | None = Field(None, description="stop with a checkpoint and scores after")
+    patience: Count | None = Field(None, description="stop after so many evaluations without a better one")
     learning_rate: Positive | dict[Tower, Positive] | None = Field(
         None, description="peak learning rate, or {language: 1e-4, vision: 1e-5}"
     )
@@ -192,6 +196,9 @@ class EvalSettings(Section):
 
     per_epoch: Count = Field(2, description="evaluations and checkpoints in one epoch")
     images: Count | None = Field(None, description="bound on the images of evaluations in the run")
+    answers: Annotated[int, Field(ge=0)] = Field(
+        32, description="validation images answered at each evaluation, for AP; 0: the best is by validation loss"
+    )
     base: bool = Field(True, description="score the untuned model too")
 
 
@@ -200,6 +207,11 @@ class GenerateSettings(Section):
 
     at_once: Count = Field(16, description="images answered in one batch")
     max_new_tokens: Count | None = Field(None, description="bound on an answer; None: the longest one plus a quarter")
+    nms: Literal["off", "class", "all"] = Field(
+        "off", description="leave out boxes that overlap a likelier one: of its class, or of any"
+    )
+    nms_iou: Share = Field(0.7, description="IoU from which boxes overlap")
+    max_boxes: Count | None = Field(None, description="boxes of an image at most, the likeliest")
 
 
 class GuardSettings(Section):

@@ -32,15 +32,17 @@ MAY_IMPORT = {
     "ship": f"{LEAVES} families data finetune infer measure",
     "tiny": f"{LEAVES} families data",
     "journal": f"{LEAVES} {STAGES}",
-    "run": f"{LEAVES} {STAGES} launch journal",
+    "answers": f"{LEAVES} {STAGES} journal",
+    "run": f"{LEAVES} {STAGES} launch journal answers",
     "check": f"{LEAVES} {STAGES} run",
-    "cli": f"{LEAVES} {STAGES} launch run check __init__",
+    "evaluate": f"{LEAVES} {STAGES} answers run",
+    "cli": f"{LEAVES} {STAGES} launch run check evaluate __init__",
     "__main__": f"{LEAVES} {STAGES} run cli",
     "__init__": f"{LEAVES} {STAGES} run",
 }
 TORCH_FREE = f"{LEAVES} families data measure report".split()
 TORCH_STAGES = "finetune guard infer serve ship tiny".split()
-LATE = "launch journal run check cli __main__ __init__".split()
+LATE = "launch journal answers run check evaluate cli __main__ __init__".split()
 TORCH = "torch torchvision transformers trl peft accelerate bitsandbytes safetensors.torch".split()
 
 MOST_LINES = 400

@@ -12,7 +12,17 @@ import pytest
 from PIL import Image
 
 from boxtune.boxes import Boxes
-from boxtune.data import Dataset, Sample, image_name, limit_split, require_validation, split, write_split
+from boxtune.data import (
+    HELD_OUT,
+    Dataset,
+    Sample,
+    hold_out,
+    image_name,
+    limit_split,
+    require_validation,
+    split,
+    write_split,
+)
 from boxtune.errors import ConfigError, DataError
 
 from .cases import find, names, picture, read_coco, save, write_splits
@@ -162,3 +172,32 @@ def test_very_many_images_are_drawn_without_a_look(forty: Dataset, monkeypatch: 
         require_validation(forty, seed=1), "valid"
     )
     assert not set(names(after, "valid")) & set(names(after, "train")) and len(after.splits["train"]) == 37
+
+
+@pytest.mark.parametrize(("asked", "held"), [(None, 0), (0, 0), (7, 7)])
+def test_training_images_are_held_out_where_they_are_enough(forty: Dataset, asked: int | None, held: int) -> None:
+    after = hold_out(forty, asked, seed=0)
+    assert len(after.splits["train"]) == 40 - held and len(after.splits.get(HELD_OUT, ())) == held
+    both = names(after, "train") + (names(after, HELD_OUT) if held else [])
+    assert sorted(both) == sorted(names(forty, "train"))
+    finding = find(after, "data.held_out")
+    assert (finding is not None) is bool(held) and (finding is None or finding.level == "ok")
+
+
+def test_a_tenth_is_held_out_of_many(monkeypatch: pytest.MonkeyPatch, forty: Dataset) -> None:
+    monkeypatch.setattr(split, "LEAST_HELD_OUT", 4)
+    assert len(hold_out(forty, None, seed=0).splits[HELD_OUT]) == 4
+    monkeypatch.setattr(split, "MOST_HELD_OUT", 3)
+    assert HELD_OUT not in hold_out(forty, None, seed=0).splits
+
+
+def test_held_out_images_are_no_validation_images(tmp_path: Path) -> None:
+    dataset = require_validation(read_coco(write_splits(tmp_path, {"train": 40})), seed=0)
+    after = hold_out(dataset, 5, seed=0)
+    assert names(after, "valid") == names(dataset, "valid")
+    assert not {*names(after, HELD_OUT)} & {*names(after, "valid"), *names(after, "train")}
+
+
+def test_all_cannot_be_held_out(forty: Dataset) -> None:
+    with pytest.raises(DataError, match="40 of 40 training images cannot be held out"):
+        hold_out(forty, 40, seed=0)

@@ -11,12 +11,13 @@ from boxtune.data.inspect import inspect_dataset, inspect_path
 from boxtune.data.inspection import Inspection
 from boxtune.data.prepare import build_samples, build_tiling, choose_valid, prepare_data
 from boxtune.data.sample import Dataset, Sample
-from boxtune.data.split import image_name, limit_split, require_validation, write_split
+from boxtune.data.split import HELD_OUT, hold_out, image_name, limit_split, require_validation, write_split
 from boxtune.data.table import SampleTable, as_table, take_samples
 from boxtune.data.target import Target, build_target
 
 __all__ = [
     "FORMATS",
+    "HELD_OUT",
     "MAX_LEFT_OUT",
     "MAX_PIXELS",
     "Dataset",
@@ -33,6 +34,7 @@ __all__ = [
     "build_target",
     "build_tiling",
     "choose_valid",
+    "hold_out",
     "image_name",
     "inspect_dataset",
     "inspect_path",

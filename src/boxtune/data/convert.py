@@ -152,13 +152,8 @@ def _bring_images(
 def _bring(file: Path, to: Path, link: bool) -> tuple[str, str]:
     """The name of the new file, and whether it was turned, linked or copied."""
     if read_header(file)[1] != 1:
-        suffix = to.suffix.lower()
-        upright = open_image(file)
-        if suffix in _AS_JPEG:
-            upright.save(to, format="JPEG", quality=95, subsampling=0)
-        else:
-            to = to if suffix in _LOSSLESS else to.with_suffix(".png")
-            upright.save(to)
+        to = to.with_name(upright_name(to.name))
+        write_upright(file, to)
         return to.name, "turned"
     if link:
         try:
@@ -168,6 +163,21 @@ def _bring(file: Path, to: Path, link: bool) -> tuple[str, str]:
             pass  # another disk, or a file system without links: copied below, and counted as such
     shutil.copyfile(file, to)
     return to.name, "copied"
+
+
+def upright_name(name: str) -> str:
+    """The name under which a picture is written upright: its own, or that of a PNG where its format is not written."""
+    suffix = Path(name).suffix
+    return name if suffix.lower() in (*_AS_JPEG, *_LOSSLESS) else f"{name.removesuffix(suffix)}.png"
+
+
+def write_upright(file: Path, to: Path) -> None:
+    """The picture of an image file written upright and without EXIF, as its `upright_name` says; JPEG at quality 95."""
+    upright = open_image(file)
+    if to.suffix.lower() in _AS_JPEG:
+        upright.save(to, format="JPEG", quality=95, subsampling=0)
+    else:
+        upright.save(to)
 
 
 def _placed(samples: Sequence[Sample], names: Sequence[str]) -> Iterator[Placed]:

@@ -14,7 +14,7 @@ from boxtune.data.broken import leave_out_broken
 from boxtune.data.classes import require_descriptions, select_classes
 from boxtune.data.formats import read_dataset
 from boxtune.data.sample import Dataset, Sample
-from boxtune.data.split import limit_split, require_validation
+from boxtune.data.split import HELD_OUT, hold_out, limit_split, require_validation
 from boxtune.data.tiles import TiledSamples, Tiling, tile_dataset
 from boxtune.errors import ConfigError, DataError
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 def prepare_data(data: DataSettings, *, seed: int) -> Dataset:
     """The data set with sound splits, as the settings ask for it.
 
-    `train` is learned from, `valid` chooses the best adapter, and `data.split` (one of `valid`, `test`) is scored. The
-    order matters: broken images go before the split, so that it does not depend on them; classes before it too, since
-    what is left shows whether there is anything to learn. Raises DataError where a split has no box, ConfigError where
-    a setting does not fit the data.
+    `train` is learned from, `valid` chooses the best adapter, `data.split` (one of `valid`, `test`) is scored, and by
+    `held_out`, where there is one, scores are calibrated. The order matters: broken images go before the split, so that
+    it does not depend on them; classes before it too, since what is left shows whether there is anything to learn.
+    Raises DataError where a split has no box, ConfigError where a setting does not fit the data.
     """
     images = None if data.images is None else Path(data.images)
     dataset = read_dataset(data.path, format=data.format, images=images, boxes=data.boxes)
@@ -41,8 +41,10 @@ def prepare_data(data: DataSettings, *, seed: int) -> Dataset:
         raise DataError(f"there is no split {data.split!r}", where=str(dataset.path), fix="leave data.split away")
     names = dict.fromkeys(("train", "valid", data.split))
     dataset = dataset.with_splits({name: limit_split(dataset.splits[name], data.limit) for name in names})
+    # Behind the limit: of few images none are held out.
+    dataset = hold_out(dataset, data.held_out, seed=seed)
     for name, samples in dataset.splits.items():
-        if not has_targets(samples).any():
+        if name != HELD_OUT and not has_targets(samples).any():
             raise DataError(
                 f"not one image of the split {name!r} has a box",
                 where=str(dataset.path),

@@ -1,4 +1,4 @@
-"""Training images -> training and validation images, where a data set brings no validation split."""
+"""Training images -> training, validation and held-out images, where a data set brings no such splits."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from pathlib import Path
 from boxtune.data.alike import group_alike
 from boxtune.data.sample import Dataset, Sample
 from boxtune.data.table import take_samples
-from boxtune.errors import ConfigError, DataError, Finding, name_some
+from boxtune.errors import ConfigError, DataError, Finding, Level, name_some
 
 MOST_LOOKED_AT = 50_000
 """Training images that are decoded and compared before they are split: some ten minutes on two cores."""
 MOST_SET_ASIDE = 5_000
 """Images that are set aside at most: more tell nothing more, and each has to be answered after training."""
+HELD_OUT = "held_out"
+"""The split of training images that are not trained on, by which scores are calibrated."""
+MOST_HELD_OUT, LEAST_HELD_OUT = 64, 20
+"""So many training images are held out where nothing else is asked for: a tenth, or none where that is too few to tell
+more than other data sets have told (infer/calibrate.py)."""
+_CHECK = {"valid": "data.split", HELD_OUT: "data.held_out"}
+_WHY = {"valid": "no validation split: ", HELD_OUT: "to calibrate scores: "}
 _LARGEST_SHARE = 3  # one group may not be more than a third of the images, or there is little left to learn from
 
 
@@ -47,10 +54,34 @@ def require_validation(dataset: Dataset, *, seed: int, share: float = 0.1) -> Da
         raise DataError(
             "a single training image cannot be split", where=str(dataset.path), fix="add images or a valid split"
         )
-    drawn, finding = _draw(dataset, train, seed, share)
+    return _set_aside(dataset, "valid", seed, min(MOST_SET_ASIDE, max(1, round(share * len(train)))))
+
+
+def hold_out(dataset: Dataset, num: int | None, *, seed: int) -> Dataset:
+    """The data set with about `num` of the training images as the split `held_out`, drawn as in `require_validation`.
+
+    None: a tenth of them, at most 64, and no such split where that is fewer than 20. 0: none. Raises DataError where
+    there are not more training images than that.
+    """
+    train = dataset.splits["train"]
+    if num is None:
+        num = min(MOST_HELD_OUT, len(train) // 10)
+        num = num if num >= LEAST_HELD_OUT else 0
+    if not num:
+        return dataset
+    if num >= len(train):
+        what = f"{num} of {len(train)} training images cannot be held out"
+        raise DataError(what, where=str(dataset.path), fix="give a smaller data.held_out, or leave it away")
+    return _set_aside(dataset, HELD_OUT, seed, num)
+
+
+def _set_aside(dataset: Dataset, name: str, seed: int, num: int) -> Dataset:
+    """About `num` of the training images as another split."""
+    train = dataset.splits["train"]
+    drawn, finding = _draw(dataset, train, seed, num, name)
     splits = {
         "train": take_samples(train, [i for i in range(len(train)) if i not in drawn]),
-        "valid": take_samples(train, sorted(drawn)),
+        name: take_samples(train, sorted(drawn)),
     }
     others = {split: samples for split, samples in dataset.splits.items() if split not in splits}
     return dataset.with_splits({**splits, **others}, finding)
@@ -75,11 +106,10 @@ def write_split(dataset: Dataset, path: Path) -> None:
     path.write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _draw(dataset: Dataset, train: Sequence[Sample], seed: int, share: float) -> tuple[set[int], Finding]:
+def _draw(dataset: Dataset, train: Sequence[Sample], seed: int, target: int, name: str) -> tuple[set[int], Finding]:
     keys = [_key(seed, image_name(dataset, sample)) for sample in train]
-    target = min(MOST_SET_ASIDE, max(1, round(share * len(train))))
     if len(train) > MOST_LOOKED_AT:
-        return _draw_unseen(dataset, keys, target, seed)
+        return _draw_unseen(dataset, keys, target, seed, name)
     near, exact, unopened = group_alike([sample.image for sample in train])
     largest = max(1, len(train) // _LARGEST_SHARE, target)
     parted = not any(len(group) <= largest for group in _drawable(near, unopened))
@@ -88,9 +118,9 @@ def _draw(dataset: Dataset, train: Sequence[Sample], seed: int, share: float) ->
     if not groups:
         why = "hardly any can be opened" if unopened else "all have the same bytes"
         raise DataError(
-            f"no training image can be set aside for validation: {why}",
+            f"no training image can be set aside as {name}: {why}",
             where=str(dataset.path),
-            fix="restore or add images, or give a valid split",
+            fix=f"restore or add images, or {'give a valid split' if name == 'valid' else 'give data.held_out=0'}",
         )
     drawn: set[int] = set()
     for group in sorted(groups, key=lambda members: min(keys[i] for i in members)):
@@ -99,17 +129,20 @@ def _draw(dataset: Dataset, train: Sequence[Sample], seed: int, share: float) ->
     if not drawn:
         smallest = min(groups, key=lambda group: (len(group), min(keys[i] for i in group)))
         drawn.update(smallest)
-    return drawn, _say(dataset, train, drawn, seed, near, parted, len(unopened))
+    return drawn, _say(dataset, train, drawn, seed, near, parted, len(unopened), name)
 
 
-def _draw_unseen(dataset: Dataset, keys: Sequence[tuple[str, str]], target: int, seed: int) -> tuple[set[int], Finding]:
+def _draw_unseen(
+    dataset: Dataset, keys: Sequence[tuple[str, str]], target: int, seed: int, name: str
+) -> tuple[set[int], Finding]:
     drawn = sorted(range(len(keys)), key=keys.__getitem__)[:target]
     seen = (
-        f"no validation split: {target:,} of {len(keys):,} training images set aside with seed {seed}; so many were "
+        f"{_WHY[name]}{target:,} of {len(keys):,} training images set aside with seed {seed}; so many were "
         "not compared, so that near-duplicates may be in both splits"
     )
-    fix = "give a valid split, or scores may show what was learned by heart"
-    return set(drawn), Finding(check="data.split", level="warn", seen=seen, where=str(dataset.path), fix=fix)
+    fix = "give a valid split, or scores may show what was learned by heart" if name == "valid" else ""
+    level: Level = "warn" if name == "valid" else "ok"
+    return set(drawn), Finding(check=_CHECK[name], level=level, seen=seen, where=str(dataset.path), fix=fix)
 
 
 def _drawable(groups: Sequence[list[int]], unopened: Sequence[int]) -> list[list[int]]:
@@ -129,16 +162,21 @@ def _say(
     near: Sequence[list[int]],
     parted: bool,
     num_unopened: int,
+    name: str,
 ) -> Finding:
     several = [group for group in near if len(group) > 1]
     names = name_some(sorted(image_name(dataset, train[i]) for i in drawn))
     num_alike = sum(len(group) for group in several)
-    seen = f"no validation split: {len(drawn)} of {len(train)} training images set aside with seed {seed} ({names})"
+    seen = f"{_WHY[name]}{len(drawn)} of {len(train)} training images set aside with seed {seed} ({names})"
     if parted:
         seen += f"; nearly all images look alike ({len(near)} groups), so near-duplicates are in both splits"
     elif several:
         seen += f"; {num_alike} near-duplicates in {len(several)} groups kept together"
     if num_unopened:
         seen += f"; {num_unopened} that do not open stay in train"
-    fix = "give a valid split of other scenes, or scores show what was learned by heart" if parted else ""
-    return Finding(check="data.split", level="warn" if parted else "ok", seen=seen, where=str(dataset.path), fix=fix)
+    if name == HELD_OUT:
+        fix = "data.held_out=0 trains on all of them, and takes the weights of other data sets" if parted else ""
+    else:
+        fix = "give a valid split of other scenes, or scores show what was learned by heart" if parted else ""
+    level: Level = "warn" if parted else "ok"
+    return Finding(check=_CHECK[name], level=level, seen=seen, where=str(dataset.path), fix=fix)

@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,11 @@ class SealCheckpoints(TrainerCallback):
 
 
 class KeepBest(TrainerCallback):
-    """The adapter with the lowest validation loss so far, in `adapter/`; `save(folder)` writes it, on all ranks.
+    """The best adapter so far, in `adapter/`; `save(folder)` writes it, on all ranks.
 
-    The evaluation before the first step does not count: an adapter that has learned nothing is not a result. Nor
-    does a loss that is not finite.
+    Best is the highest average precision of answers (`eval_ap`), of equal ones the lowest validation loss, and where
+    answers are not asked for the lowest loss. The evaluation before the first step does not count: an adapter that has
+    learned nothing is not a result. Nor does a loss that is not finite.
     """
 
     def __init__(self, folder: RunFolder, save: Callable[[Path], None]) -> None:
@@ -69,11 +70,35 @@ class KeepBest(TrainerCallback):
         loss = metrics.get("eval_loss")
         if loss is None or not math.isfinite(loss) or state.global_step == 0:
             return
+        row = {"step": state.global_step, "eval_loss": loss, "eval_ap": metrics.get("eval_ap")}
         best = self.folder.best
-        if ranks.first_does(lambda: not best.is_file() or loss < read_json(best)["eval_loss"]):
+        if ranks.first_does(lambda: not best.is_file() or _goodness(row) > _goodness(read_json(best))):
             self.save(self.folder.adapter)
             if ranks.is_first():
-                write_json(best, {"step": state.global_step, "eval_loss": loss})
+                write_json(best, row)
+
+
+def _goodness(row: Mapping[str, Any]) -> tuple[float, float]:
+    # An evaluation whose answers were not asked for (there was no time) is behind those where they were.
+    ap = row.get("eval_ap")
+    return (-1.0 if ap is None else ap, -row["eval_loss"])
+
+
+class StopEarly(TrainerCallback):
+    """Ends training once `patience` evaluations have come without a better one; stands behind `KeepBest`."""
+
+    def __init__(self, patience: int, folder: RunFolder) -> None:
+        self.patience, self.folder = patience, folder
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        best = ranks.first_does(lambda: read_json(self.folder.best)["step"] if self.folder.best.is_file() else 0)
+        # The history comes back with a checkpoint; an evaluation that was asked for twice counts once.
+        since = {row["step"] for row in state.log_history if "eval_loss" in row and row["step"] > best}
+        if len(since) >= self.patience:
+            control.should_training_stop = True
+            if state.is_world_process_zero:
+                print(f"stopped at step {state.global_step}: {len(since)} evaluations without a better one", flush=True)
+        return control
 
 
 class StopInTime(TrainerCallback):
@@ -165,6 +190,7 @@ class ShowProgress(TrainerCallback):
         elif "eval_loss" in logs:
             accuracy = logs.get("eval_mean_token_accuracy")
             told = "" if accuracy is None else f", token accuracy {accuracy:.3f}"
+            told += f", AP {logs['eval_ap']:.3f}, AP50 {logs['eval_ap50']:.3f}" if "eval_ap" in logs else ""
             self.bar.write(f"  step {state.global_step}: validation loss {logs['eval_loss']:.6f}{told}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -16,14 +16,16 @@ from boxtune import __version__
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
 from boxtune.finetune.source import fingerprint
+from boxtune.settings import Settings
 
 
-def build_card(loaded: Loaded, encoder: Encoder, max_new_tokens: int, selected: Any = None) -> dict[str, Any]:
+def build_card(loaded: Loaded, encoder: Encoder, max_new_tokens: int, settings: Settings) -> dict[str, Any]:
     """The run card: what prediction must repeat, bound to the weights it was trained on.
 
-    `selected` is what the classes were made of (`data.classes`): names that were kept, or old names and new ones.
+    `selected_classes` is what the classes were made of (`data.classes`): names that were kept, or old names and new
+    ones; `selection` which boxes of an answer are kept (`infer.Selection`).
     """
-    source = loaded.source
+    source, asked = loaded.source, settings.generate
     # A folder is named by where it is; a hub id, and the embedded model, by what the user wrote.
     is_folder = Path(source.ref).expanduser().is_dir()
     return {
@@ -32,7 +34,7 @@ def build_card(loaded: Loaded, encoder: Encoder, max_new_tokens: int, selected: 
         "family": source.family.name,
         "prompt": encoder.prompt(encoder.classes, ""),
         "classes": list(encoder.classes),
-        "selected_classes": selected,
+        "selected_classes": settings.data.classes,
         "descriptions": encoder.descriptions,
         "tiling": None if encoder.tiling is None else asdict(encoder.tiling),
         "quantization": loaded.placement.quantization,
@@ -41,6 +43,7 @@ def build_card(loaded: Loaded, encoder: Encoder, max_new_tokens: int, selected: 
         "min_pixels": encoder.min_pixels,
         "max_pixels": encoder.max_pixels,
         "max_new_tokens": max_new_tokens,
+        "selection": {"nms": asked.nms, "iou": asked.nms_iou, "most": asked.max_boxes},
         "versions": read_environment()["versions"],
     }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Int
 
-from boxtune.data import MAX_LEFT_OUT, Dataset, Sample, SampleTable, take_samples
+from boxtune.data import HELD_OUT, MAX_LEFT_OUT, Dataset, Sample, SampleTable, take_samples
 from boxtune.data.tiles import TiledSamples
 from boxtune.errors import DataError, Finding, name_some
 from boxtune.finetune.encode import Encoder
@@ -74,7 +74,8 @@ def fit_samples(dataset: Dataset, encoder: Encoder, max_positions: int) -> tuple
             continue
         seen = f"{len(refused)} of {len(measured)} samples of {split} do not fit the model"
         where = name_some(refused.values())
-        if split != "train" or len(refused) > MAX_LEFT_OUT * len(measured):
+        # The held-out images were training images, and are no result by themselves.
+        if split != HELD_OUT and (split != "train" or len(refused) > MAX_LEFT_OUT * len(measured)):
             fix = "lower image.max_pixels, or split the images into tiles with fewer boxes each (data.tile)"
             raise DataError(seen, where=where, fix=fix)
         kept[split] = take_samples(samples, [place for place in range(len(samples)) if place not in refused])

@@ -48,6 +48,8 @@ class TowerTrainer(SFTTrainer):
         """In how many parts a micro-batch is computed; more than one since memory ran out."""
         self.quickened: Quickened | None = None
         self.dealing: Dealing | None = None
+        self.ask: Callable[[Any], dict[str, float]] | None = None
+        """Asks the model of this trainer for answers, and gives what they are worth, for an evaluation's row."""
         self.waited_s, self.logged_at = 0.0, time.perf_counter()
         self._spared: Any = None
         self._modules: list[Any] | None = None
@@ -263,6 +265,13 @@ class TowerTrainer(SFTTrainer):
             logs["learning_rate"] = max(towers.values())
             logs.update({f"learning_rate_{tower}": rate for tower, rate in towers.items()})
         super().log(logs, start_time)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **more: Any) -> Any:
+        """The losses of the validation samples, and behind the first step what `ask` makes of answers."""
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **more)
+        if self.ask is not None and self.state.global_step:
+            output.metrics.update({f"{metric_key_prefix}_{name}": one for name, one in self.ask(self).items()})
+        return output
 
     def put_back(self, folder: str | Path) -> None:
         """The model with the weights saved in `folder`, and without the fast step: as it will be loaded."""

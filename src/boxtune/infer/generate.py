@@ -22,10 +22,12 @@ from boxtune.families import Family, Problem
 from boxtune.finetune.collate import Example, answers_begin, collate_for_prediction
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
+from boxtune.infer.answer import Answer
 from boxtune.infer.confidence import POOLED, Calibration, read_signals
 from boxtune.infer.decode import REACH, Row, Writer
-from boxtune.infer.engine import Answer, Opener
+from boxtune.infer.engine import Opener
 from boxtune.infer.guide import guides_of
+from boxtune.infer.selection import EVERYTHING, Selection
 
 SAME = 0.7
 """IoU from which a further box of the same label is another one's repetition."""
@@ -40,6 +42,7 @@ class LocalEngine:
     max_new_tokens: int
     at_once: int = 16
     calibration: Calibration = POOLED
+    selection: Selection = EVERYTHING
 
     @property
     def family(self) -> Family:

@@ -12,15 +12,18 @@ import numpy as np
 from PIL.Image import Image
 
 from boxtune.artifacts import RUN_CARD, RunFolder, read_json
-from boxtune.boxes import Boxes, join_boxes
+from boxtune.boxes import Boxes
 from boxtune.data import open_image
 from boxtune.data.tiles import Tiling
 from boxtune.errors import DataError, ModelError
 from boxtune.finetune.load import Placement, build_encoder, choose_placement, load_base
 from boxtune.finetune.reload import load_adapter
 from boxtune.finetune.source import ModelSource, fingerprint
-from boxtune.infer.engine import Answer, Engine, Opener, require_shape
+from boxtune.infer.answer import Answer
+from boxtune.infer.confidence import Calibration
+from boxtune.infer.engine import Engine, Opener, require_shape
 from boxtune.infer.generate import LocalEngine
+from boxtune.infer.selection import Selection
 from boxtune.infer.tiled import answer_images
 
 Picture = str | Path | Image | np.ndarray
@@ -70,7 +73,7 @@ def at_least(answer: Answer, threshold: float | None) -> Boxes:
     """The boxes that the model said; with a threshold all that have at least that score, said or not."""
     if threshold is None:
         return answer.boxes
-    found = join_boxes([answer.boxes, answer.further])
+    found = answer.everything
     return found if found.scores is None else found.take(found.scores >= threshold)
 
 
@@ -108,7 +111,14 @@ def load_predictor(path: str | Path, find_source: Callable[[str, str], ModelSour
             fix=f"use boxtune {card['versions']['boxtune']}",
         )
     tuned = loaded.with_model(load_adapter(loaded.model, folder))
-    return Predictor(engine=LocalEngine(loaded=tuned, encoder=encoder, max_new_tokens=card["max_new_tokens"]))
+    engine = LocalEngine(
+        loaded=tuned,
+        encoder=encoder,
+        max_new_tokens=card["max_new_tokens"],
+        calibration=Calibration.from_card(card),
+        selection=Selection.from_card(card),
+    )
+    return Predictor(engine=engine)
 
 
 def _place(quantization: str, precision: str) -> Placement:

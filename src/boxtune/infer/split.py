@@ -9,10 +9,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from boxtune.data import Sample, open_image
+from boxtune.data import Sample
+from boxtune.data.tiles import open_sample
 from boxtune.families import Said
 from boxtune.finetune.ranks import is_first
-from boxtune.infer.engine import Answer, Engine
+from boxtune.infer.answer import Answer
+from boxtune.infer.engine import Engine
 from boxtune.infer.tiled import answer_images
 
 NUM_FREELY = 32
@@ -24,11 +26,11 @@ def answer_split(
     engine: Engine,
     samples: Sequence[Sample],
     *,
-    what: str,
+    what: str | None,
     watch: Callable[[], None] = lambda: None,
     num_freely: int = NUM_FREELY,
 ) -> list[Answer]:
-    """One answer for each sample, on every rank, with a bar named `what` over the images.
+    """One answer for each sample, on every rank, with a bar named `what` over the images, or without one.
 
     `watch` is called as answers come. Several ranks share the batches; the answers are those of one. The truth is never
     seen here. `num_freely` of the images, evenly from all, are asked without a guide too (`Answer.freely`): a guide
@@ -43,7 +45,7 @@ def answer_split(
         before = bar.n
         answers = answer_images(
             engine,
-            [partial(open_image, samples[i].image) for i in which],
+            [partial(open_sample, samples[i]) for i in which],
             sizes=[samples[i].size_wh for i in which],
             progress=tell,
             over_ranks=True,
@@ -54,7 +56,8 @@ def answer_split(
 
     num = min(num_freely, len(samples))
     some = [place * len(samples) // num for place in range(num)]
-    with tqdm(total=len(samples) + num, unit="image", desc=what, dynamic_ncols=True, disable=not is_first()) as bar:
+    silent = what is None or not is_first()
+    with tqdm(total=len(samples) + num, unit="image", desc=what, dynamic_ncols=True, disable=silent) as bar:
         answers = ask(range(len(samples)), bar, freely=False)
         for i, said in zip(some, ask(some, bar, freely=True), strict=True):
             seen = Said(text=said.text, problems=said.problems, truncated=said.truncated)

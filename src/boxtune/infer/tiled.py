@@ -12,7 +12,8 @@ from boxtune.data.tiles import Tile, open_tiles, tile_windows
 from boxtune.data.tiles_merge import merge_tiles
 from boxtune.errors import DataError
 from boxtune.finetune.ranks import gather, num_ranks, rank
-from boxtune.infer.engine import Answer, Engine, Opener
+from boxtune.infer.answer import Answer
+from boxtune.infer.engine import Engine, Opener
 from boxtune.infer.generate import SAME
 
 
@@ -56,7 +57,7 @@ def _answer_over_ranks(engine: Engine, cut: Cut, progress: Callable[[int], None]
     by_owner: dict[int, dict[int, Answer]] = {owner: {} for owner in cut.owners}
     for at, answer in sorted(answers.items()):
         by_owner[cut.owners[at]][at] = answer
-    return [_join_sound(by_owner[owner], cut) for owner in sorted(by_owner)]
+    return [engine.selection.of(_join_sound(by_owner[owner], cut)) for owner in sorted(by_owner)]
 
 
 def iter_images(
@@ -80,7 +81,8 @@ def iter_images(
         found.setdefault(owner, {})[at] = answer
         left[owner] -= 1
         if not left[owner]:
-            yield owner, _join(found.pop(owner), cut)
+            joined = _join(found.pop(owner), cut)
+            yield owner, joined if isinstance(joined, DataError) else engine.selection.of(joined)
 
 
 @dataclass(frozen=True, kw_only=True)
