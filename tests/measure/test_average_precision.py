@@ -2,123 +2,112 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import boxtune.measure
-from boxtune.boxes import Boxes, box_areas
+from boxtune.boxes import Boxes, join_boxes
 from boxtune.data.sample import Sample
 from boxtune.measure.average_precision import average_precision
 
-CLASSES = ["cell", "plate", "dot", "never"]
-OVERALL = ["map", "map50", "map75", "map_small", "map_medium", "map_large"]
+from .coco_sets import CLASSES, OVERALL, PRECISIONS, RECALLS, boxes, by_pycocotools, random_split, sample
 
-
-def boxes(*rows: tuple[str, float, float, float, float], scores: list[float] | None = None) -> Boxes:
-    xyxy = np.array([row[1:] for row in rows], dtype=float).reshape(-1, 4)
-    return Boxes(xyxy_px=xyxy, labels=tuple(r[0] for r in rows), scores=None if scores is None else np.array(scores))
-
-
-def sample(image_id: int, truth: Boxes, crowd: object = None, ignore: object = None) -> Sample:
-    none = np.zeros(len(truth), dtype=bool)
-    return Sample(
-        image=Path(f"{image_id}.jpg"),
-        image_id=image_id,
-        size_wh=(400, 300),
-        boxes=truth,
-        crowd=none if crowd is None else np.array(crowd, dtype=bool),
-        ignore=none if ignore is None else np.array(ignore, dtype=bool),
-    )
-
-
-def random_boxes(random: np.random.Generator, num: int) -> Boxes:
-    wh = np.exp(random.uniform(np.log(6), np.log(250), (num, 2)))
-    xy = random.uniform(0, 1, (num, 2)) * [300, 200]
-    labels = tuple(CLASSES[k] for k in random.integers(0, 3, num))
-    return Boxes(xyxy_px=np.concatenate([xy, xy + wh], axis=1), labels=labels)
-
-
-def random_split(seed: int, num_images: int = 12) -> tuple[list[Sample], dict[int, Boxes]]:
-    random = np.random.default_rng(seed)
-    samples: list[Sample] = []
-    predicted: dict[int, Boxes] = {}
-    for image_id in random.permutation(1000)[:num_images].tolist():
-        num = int(random.integers(0, 6))
-        truth = random_boxes(random, num)
-        samples.append(sample(image_id, truth, random.random(num) < 0.15, random.random(num) < 0.1))
-        near, invented = truth.xyxy_px + random.normal(0, 2, (num, 4)), random_boxes(random, int(random.integers(0, 4)))
-        xyxy = np.concatenate([near, invented.xyxy_px])
-        scores = [np.ones(len(xyxy)), random.random(len(xyxy)), np.round(random.random(len(xyxy)) * 3) / 3][seed % 3]
-        upright = np.sort(xyxy.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
-        predicted[image_id] = Boxes(xyxy_px=upright, labels=truth.labels + invented.labels, scores=scores)
-    return samples, predicted
-
-
-def by_pycocotools(samples: list[Sample], predicted: dict[int, Boxes]) -> dict[str, object]:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    ids = {name: i + 1 for i, name in enumerate(CLASSES)}
-    truth = COCO()
-    rows = [
-        {**row, "area": float(area), "iscrowd": int(aside)}
-        for s in samples
-        for row, area, aside in zip(
-            s.boxes.to_coco(s.image_id, ids), box_areas(s.boxes.xyxy_px), s.crowd | s.ignore, strict=True
-        )
-    ]
-    truth.dataset = {
-        "images": [{"id": s.image_id} for s in samples],
-        "annotations": [{**row, "id": i + 1} for i, row in enumerate(rows)],
-        "categories": [{"id": number, "name": name} for name, number in ids.items()],
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
-        found = truth.loadRes([row for image_id, b in predicted.items() for row in b.to_coco(image_id, ids)])
-        evaluation = COCOeval(truth, found, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    table = evaluation.eval["precision"][:, :, :, 0, -1]
-    per_class = {name: table[:, :, k] for k, name in enumerate(CLASSES)}
-    return {**dict(zip(OVERALL, evaluation.stats[:6], strict=True)), "per_class": per_class}
+CELL, PLATE = ("cell", 0.0, 0.0, 20.0, 20.0), ("plate", 50.0, 50.0, 150.0, 150.0)
+OVER_CELL, FAR = ("cell", 0.0, 0.0, 20.0, 19.0), ("cell", 200.0, 100.0, 260.0, 140.0)
+CRAFTED: dict[str, tuple[list[Sample], dict[int, Boxes]]] = {
+    "two classes, one of them missed": ([sample(1, boxes(CELL, PLATE))], {1: boxes(CELL, scores=[0.5])}),
+    "boxes on a crowd": (
+        [sample(1, boxes(CELL, PLATE, ("plate", 200, 0, 400, 300)), crowd=[False, False, True])],
+        {1: boxes(("plate", 210, 10, 260, 60), CELL, PLATE, scores=[0.9, 0.8, 0.7])},
+    ),
+    "the same box said three times": (
+        [sample(1, boxes(CELL, FAR))],
+        {1: boxes(CELL, OVER_CELL, CELL, FAR, scores=[0.9, 0.8, 0.7, 0.6])},
+    ),
+    "images without truth, without answers, without both": (
+        [sample(1, boxes(CELL)), sample(2, Boxes.none()), sample(3, boxes(CELL)), sample(4, Boxes.none())],
+        {1: boxes(CELL, scores=[0.5]), 2: boxes(FAR, scores=[0.4]), 4: Boxes.none()},
+    ),
+    "all wrong": ([sample(1, boxes(CELL, PLATE))], {1: boxes(FAR, ("plate", 0, 0, 20, 20), scores=[0.9, 0.8])}),
+    "all right": ([sample(1, boxes(CELL, PLATE))], {1: boxes(PLATE, CELL, scores=[0.9, 0.8])}),
+    "an IoU of exactly a half": ([sample(1, boxes(CELL))], {1: boxes(("cell", 0, 0, 20, 10), scores=[0.9])}),
+}
+EXPECTED = {
+    "two classes, one of them missed": (0.5, 0.5),
+    "boxes on a crowd": (1.0, 1.0),
+    # Both of two boxes found, at ranks 1 and 4: precision 1 up to recall 0.5, then 2 of 4.
+    "the same box said three times": ((51 + 50 * 0.5) / 101, 1.0),
+    "images without truth, without answers, without both": (51 / 101, 0.5),
+    "all wrong": (0.0, 0.0),
+    "all right": (1.0, 1.0),
+    "an IoU of exactly a half": (1.0, 0.1),
+}
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_equal_to_pycocotools(seed: int) -> None:
     samples, predicted = random_split(seed)
+    assert any(s.crowd.any() for s in samples)
+    assert compare_with_pycocotools(samples, predicted)["map"] > 0.05
+
+
+def compare_with_pycocotools(samples: list[Sample], predicted: dict[int, Boxes]) -> dict[str, Any]:
+    """Our scores, every number of which is that of pycocotools."""
     ours, theirs = average_precision(samples, predicted, CLASSES), by_pycocotools(samples, predicted)
     for name in OVERALL:
         expected = None if theirs[name] == -1 else pytest.approx(theirs[name], abs=1e-9)
         assert ours[name] == expected, name
-    assert ours["map"] > 0.05
     assert list(ours["per_class"]) == CLASSES
-    for name, table in theirs["per_class"].items():
+    for name, (precision, recall) in theirs["per_class"].items():
         row = ours["per_class"][name]
         assert row["num_truth"] == sum(s.targets.labels.count(name) for s in samples)
         if row["num_truth"]:
-            assert row["ap"] == pytest.approx(table.mean(), abs=1e-9)
-            assert row["ap50"] == pytest.approx(table[0].mean(), abs=1e-9)
+            assert row["ap"] == pytest.approx(precision.mean(), abs=1e-9)
+            assert row["ap50"] == pytest.approx(precision[0].mean(), abs=1e-9)
+            assert row["ar"] == pytest.approx(recall.mean(), abs=1e-9)
         else:
-            assert row["ap"] is None and row["ap50"] is None
+            assert row["ap"] is None and row["ap50"] is None and row["ar"] is None
+    return ours
+
+
+@pytest.mark.parametrize("case", CRAFTED)
+def test_crafted_cases_are_equal_to_pycocotools(case: str) -> None:
+    samples, predicted = CRAFTED[case]
+    ours = compare_with_pycocotools(samples, predicted)
+    assert (ours["map50"], ours["ar_100"]) == pytest.approx(EXPECTED[case], abs=1e-9)
+
+
+def test_recall_is_of_so_many_boxes_an_image_and_class() -> None:
+    truth = boxes(*(("cell", 30 * k, 0, 30 * k + 20, 20) for k in range(12)))
+    right = Boxes(xyxy_px=truth.xyxy_px, labels=truth.labels, scores=np.linspace(0.9, 0.1, 12))
+    ours = compare_with_pycocotools([sample(1, truth)], {1: right})
+    assert (ours["ar_1"], ours["ar_10"], ours["ar_100"]) == pytest.approx((1 / 12, 10 / 12, 1.0))
+    assert (ours["ar_small"], ours["ar_medium"]) == (1.0, None)
+    # A false box in front costs recall of the first alone, and precision.
+    led = compare_with_pycocotools([sample(1, truth)], {1: join_boxes([false_box(score=0.95), right])})
+    assert (led["ar_1"], led["ar_100"]) == pytest.approx((0.0, 1.0)) and led["map"] < ours["map"]
+
+
+def false_box(score: float) -> Boxes:
+    return boxes(("cell", 300, 200, 320, 220), scores=[score])
 
 
 def test_all_right_is_one_and_all_wrong_is_zero() -> None:
     truth = boxes(("cell", 0, 0, 20, 20), ("dot", 50, 50, 100, 100))
     samples = [sample(7, truth)]
     right = average_precision(samples, {7: truth}, CLASSES)
-    assert [right[name] for name in OVERALL] == [1.0, 1.0, 1.0, 1.0, 1.0, None]
-    assert right["per_class"]["cell"] == {"ap": 1.0, "ap50": 1.0, "num_truth": 1}
-    assert right["per_class"]["never"] == {"ap": None, "ap50": None, "num_truth": 0}
+    assert [right[name] for name in PRECISIONS] == [1.0, 1.0, 1.0, 1.0, 1.0, None]
+    assert [right[name] for name in RECALLS] == [1.0, 1.0, 1.0, 1.0, 1.0, None]
+    assert right["per_class"]["cell"] == {"ap": 1.0, "ap50": 1.0, "ar": 1.0, "num_truth": 1}
+    assert right["per_class"]["never"] == {"ap": None, "ap50": None, "ar": None, "num_truth": 0}
     swapped = boxes(("dot", 0, 0, 20, 20), ("cell", 50, 50, 100, 100))
     wrong = average_precision(samples, {7: swapped}, CLASSES)
-    assert [wrong[name] for name in OVERALL] == [0.0, 0.0, 0.0, 0.0, 0.0, None]
+    assert [wrong[name] for name in OVERALL] == [0.0, 0.0, 0.0, 0.0, 0.0, None] * 2
 
 
 def test_a_false_box_above_the_right_one_halves_ap() -> None:
@@ -146,8 +135,8 @@ def test_no_truth_is_none() -> None:
     num_seen = 0
     for samples in ([], [sample(1, Boxes.none())], [sample(1, Boxes.none()), crowd_only]):
         ours = average_precision(samples, invented if samples else {}, CLASSES)
-        assert [ours[name] for name in OVERALL] == [None] * 6
-        assert all(row == {"ap": None, "ap50": None, "num_truth": 0} for row in ours["per_class"].values())
+        assert [ours[name] for name in OVERALL] == [None] * 12
+        assert all(row == {"ap": None, "ap50": None, "ar": None, "num_truth": 0} for row in ours["per_class"].values())
         num_seen += 1
     assert num_seen == 3
     assert average_precision([sample(1, Boxes.none())], {}, [])["per_class"] == {}

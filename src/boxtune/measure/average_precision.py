@@ -1,4 +1,4 @@
-"""Average precision by COCO's rules over a whole split, through faster-coco-eval.
+"""Average precision and recall by COCO's rules over a whole split, through faster-coco-eval.
 
 Two things to know before two numbers are compared:
 
@@ -27,7 +27,11 @@ from boxtune.errors import name_some
 def average_precision(
     samples: Sequence[Sample], predicted: Mapping[int, Boxes], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """`map`, `map50`, `map75`, `map_small`, `map_medium`, `map_large`, and `per_class`: name -> ap, ap50, num_truth.
+    """COCO's table, and `per_class`: name -> ap, ap50, ar, num_truth.
+
+    `map`, `map50`, `map75`, `map_small`, `map_medium`, `map_large` are average precision. `ar_1`, `ar_10`, `ar_100`
+    are average recall (the recall of the last box, over IoU 0.50:0.95 and all classes) with so many boxes an image
+    and class, `ar_small`, `ar_medium`, `ar_large` and `ar` of a class with 100.
 
     `predicted` holds the boxes by image id; an image that is not in it has none, and a box without a score has 1.
     Values are in 0..1, and None where there is no truth to be found; `num_truth` counts neither crowd nor ignored
@@ -56,11 +60,12 @@ def average_precision(
         if sample.image_id in predicted:
             results.extend(predicted[sample.image_id].to_coco(number, category_ids))
     categories = [{"id": number, "name": name} for name, number in category_ids.items()]
-    precision = _precision({"images": images, "annotations": annotations, "categories": categories}, results)
+    precision, recall = _tables({"images": images, "annotations": annotations, "categories": categories}, results)
     per_class = {
         name: {
             "ap": _mean(precision[:, :, k, 0]),
             "ap50": _mean(precision[_AT_50, :, k, 0]),
+            "ar": _mean(recall[:, k, 0, -1]),
             "num_truth": num_truth[name],
         }
         for k, name in enumerate(classes)
@@ -72,6 +77,12 @@ def average_precision(
         "map_small": _mean(precision[:, :, :, 1]),
         "map_medium": _mean(precision[:, :, :, 2]),
         "map_large": _mean(precision[:, :, :, 3]),
+        "ar_1": _mean(recall[:, :, 0, 0]),
+        "ar_10": _mean(recall[:, :, 0, 1]),
+        "ar_100": _mean(recall[:, :, 0, 2]),
+        "ar_small": _mean(recall[:, :, 1, 2]),
+        "ar_medium": _mean(recall[:, :, 2, 2]),
+        "ar_large": _mean(recall[:, :, 3, 2]),
         "per_class": per_class,
     }
 
@@ -80,21 +91,27 @@ _NUM_IOUS, _AT_50, _AT_75 = 10, 0, 5
 """COCO's IoU thresholds run from 0.50 to 0.95 in steps of 0.05."""
 
 
-def _precision(truth: dict[str, Any], results: list[dict[str, Any]]) -> Float[np.ndarray, "iou recall class area"]:
-    """COCO's precision table; -1 where a class has no truth; areas are all, small, medium, large."""
+def _tables(
+    truth: dict[str, Any], results: list[dict[str, Any]]
+) -> tuple[Float[np.ndarray, "iou recall class area"], Float[np.ndarray, "iou class area most"]]:
+    """COCO's tables of precision and recall; -1 where a class has no truth; areas are all, small, medium, large.
+
+    Recall is that of the first 1, 10 and 100 boxes of an image and class, precision that of 100.
+    """
     if not truth["images"] or not truth["categories"]:
-        return np.full((_NUM_IOUS, 101, len(truth["categories"]), 4), -1.0)
+        num_classes = len(truth["categories"])
+        return np.full((_NUM_IOUS, 101, num_classes, 4), -1.0), np.full((_NUM_IOUS, num_classes, 4, 3), -1.0)
     found = COCO(truth, print_function=_silent)
     evaluation = COCOeval_faster(found, found.loadRes(results), iouType="bbox", print_function=_silent)
     evaluation.evaluate()
     evaluation.accumulate()
-    precision = np.asarray(evaluation.eval["precision"], dtype=np.float64)
-    return precision[..., -1]  # the last of COCO's limits of 1, 10 and 100 predictions
+    precision, recall = (np.asarray(evaluation.eval[name], dtype=np.float64) for name in ("precision", "recall"))
+    return precision[..., -1], recall
 
 
-def _mean(precision: Float[np.ndarray, "*any"]) -> float | None:
+def _mean(table: Float[np.ndarray, "*any"]) -> float | None:
     """The mean over everything that has truth; None where nothing has."""
-    valid = precision[precision > -1]
+    valid = table[table > -1]
     return float(valid.mean()) if valid.size else None
 
 

@@ -7,7 +7,7 @@ Scores play no part here: average precision, which needs them, is in `average_pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +16,13 @@ from jaxtyping import Float, Int
 from boxtune.boxes import Boxes, box_areas, iou_matrix
 from boxtune.data.sample import Sample
 
+FOUND_AT = 0.5
+"""IoU from which a truth box counts as found."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What a threshold makes of one image: boxes found, boxes missed, predictions that are false.
+    """What a threshold makes of one image or of many: boxes found, boxes missed, predictions that are false.
 
     `set_aside` counts predictions on crowd or ignored boxes: neither right nor wrong.
     """
@@ -28,6 +31,26 @@ class Counts:
     missed: int
     false: int
     set_aside: int
+
+    @property
+    def precision(self) -> float | None:
+        """The share of the predictions that are right; None where all are set aside or there are none."""
+        return share(self.found, self.found + self.false)
+
+    @property
+    def recall(self) -> float | None:
+        """The share of the targets that are found; None without any."""
+        return share(self.found, self.found + self.missed)
+
+    @property
+    def f1(self) -> float | None:
+        """The harmonic mean of both; None where there is neither a target nor a prediction."""
+        return share(2 * self.found, 2 * self.found + self.false + self.missed)
+
+
+def share(part: int, whole: int) -> float | None:
+    """`part / whole`; None of nothing."""
+    return part / whole if whole else None
 
 
 def assign(gain: Float[np.ndarray, "n m"]) -> Int[np.ndarray, " n"]:
@@ -39,6 +62,11 @@ def assign(gain: Float[np.ndarray, "n m"]) -> Int[np.ndarray, " n"]:
     """
     if not np.isfinite(gain).all() or (gain < 0).any():
         raise ValueError("gains must be finite and not negative")
+    some = gain > 0
+    if not some.any():
+        return np.full(gain.shape[0], -1)
+    if some.sum(axis=0).max() == 1 and some.sum(axis=1).max() == 1:
+        return np.where(some.any(axis=1), some.argmax(axis=1), -1)  # nobody has a choice, as in most images
     if gain.shape[0] > gain.shape[1]:
         columns = assign(gain.T)
         rows = np.full(gain.shape[0], -1)
@@ -85,7 +113,7 @@ def match_ious(truth: Boxes, predicted: Boxes) -> Float[np.ndarray, " n"]:
     for of_truth, of_predicted in _by_class(truth, predicted):
         iou = iou_matrix(truth.xyxy_px[of_truth], predicted.xyxy_px[of_predicted])
         partner = assign(iou)
-        best[of_truth] = np.where(partner >= 0, np.take_along_axis(iou, partner[:, None], axis=1)[:, 0], 0.0)
+        best[of_truth] = np.where(partner >= 0, iou[np.arange(len(iou)), partner], 0.0)
     return best
 
 
@@ -111,11 +139,25 @@ def count_matches(sample: Sample, predicted: Boxes, *, threshold: float) -> Coun
     )
 
 
+def count_split(pairs: Sequence[tuple[Sample, Boxes]], *, threshold: float) -> Counts:
+    """The sum of `count_matches` over all images."""
+    counts = [count_matches(sample, boxes, threshold=threshold) for sample, boxes in pairs]
+    return Counts(
+        found=sum(count.found for count in counts),
+        missed=sum(count.missed for count in counts),
+        false=sum(count.false for count in counts),
+        set_aside=sum(count.set_aside for count in counts),
+    )
+
+
 def _by_class(left: Boxes, right: Boxes) -> Iterator[tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]]:
     """For each label that both sides have, the places of its boxes on either side."""
-    left_labels, right_labels = np.array(left.labels, dtype=object), np.array(right.labels, dtype=object)
-    for label in sorted(set(left.labels) & set(right.labels)):
-        yield np.flatnonzero(left_labels == label), np.flatnonzero(right_labels == label)
+    places: list[dict[str, list[int]]] = [{}, {}]
+    for side, boxes in zip(places, (left, right), strict=True):
+        for place, label in enumerate(boxes.labels):
+            side.setdefault(label, []).append(place)
+    for label in sorted(places[0].keys() & places[1].keys()):
+        yield np.array(places[0][label]), np.array(places[1][label])
 
 
 def _share_inside(boxes: Float[np.ndarray, "n 4"], regions: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:

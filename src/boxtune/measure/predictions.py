@@ -174,6 +174,12 @@ def read_predictions(path: Path) -> list[Prediction]:
 _EVALUATE = "write them again: boxtune eval RUN"
 
 
+def has_scores(predictions: Sequence[Prediction]) -> bool:
+    """Whether there are boxes, and all of them have scores."""
+    boxes = [said.ranked for said in predictions if len(said.ranked)]
+    return bool(boxes) and all(found.scores is not None for found in boxes)
+
+
 def require_pairs(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> list[tuple[Sample, Prediction]]:
     """Each sample with its prediction, in the order of the samples; ValueError unless it is exactly one each."""
     wanted, given = Counter(s.image_id for s in samples), Counter(p.image_id for p in predictions)

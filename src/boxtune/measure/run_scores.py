@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from boxtune.data.sample import Sample
+from boxtune.measure.compare import compare
 from boxtune.measure.predictions import Prediction
-from boxtune.measure.scores import compare, score_predictions
+from boxtune.measure.scores import score_predictions
 
 
 def score_run(
@@ -18,8 +19,14 @@ def score_run(
     *,
     split: str,
     seed: int,
+    threshold: float | None = None,
+    leakage: str = "",
 ) -> dict[str, Any]:
-    """DESIGN's `scores.json`: `base` and `paired` only where there are predictions of the untuned model."""
+    """DESIGN's `scores.json`: `base` and `paired` only where there are predictions of the untuned model.
+
+    `threshold` is the tuned model's own (`best_threshold`), so that only its scores tell what comes of it; `leakage`
+    stands in `paired` and behind its sentence (`leakage_of`).
+    """
     scores: dict[str, Any] = {
         "split": split,
         "num_images": len(scored),
@@ -27,7 +34,7 @@ def score_run(
     }
     if untuned is not None:
         scores["base"] = score_predictions(scored, untuned, classes)
-    scores["tuned"] = score_predictions(scored, tuned, classes)
+    scores["tuned"] = score_predictions(scored, tuned, classes, threshold=threshold)
     if untuned is not None:
-        scores["paired"] = compare(untuned, tuned, scored, seed=seed)
+        scores["paired"] = compare(untuned, tuned, scored, seed=seed, leakage=leakage)
     return scores
