@@ -100,15 +100,47 @@ def train(words: list[str], options: Options) -> None:
     end_rank()
 
 
-def predict(words: list[str], options: Options) -> None:
-    """boxtune predict RUN SOURCE [out=DIR] [threshold=T]
+def evaluate(words: list[str], options: Options) -> None:
+    """boxtune eval RUN|PREDICTIONS ... [data=DATA] [split=S] [out=DIR]
 
-    Boxes as JSON and as drawn images. SOURCE is an image, a folder or a pattern such as 'photos/*.jpg'.
+    Scores of tuned models and of other systems on the same images: a table, scores.json and predictions. PREDICTIONS is
+    a JSON file: COCO results (Ultralytics' predictions.json is one) or what boxtune wrote. Without data= the images are
+    those that RUN has scored. split= is train, valid or test. threshold=T counts boxes of at least that score as found.
+    Ids are told by ids and names alone, and that is said; where they can be read in several ways it is asked:
+    ids=own|name|stem what image ids are, categories=own|from_zero|from_one|coco91 what category ids are,
+    predicted_boxes=xyxy_px (xywh_px, cxcywh_unit, ...) what the four numbers are. format=, images=, boxes= and frame=
+    (upright or stored) say how DATA is to be read.
+    """
+    from boxtune.evaluate import evaluate as run_evaluate
+
+    _require(words, 1, 100)
+    names = ("data", "split", "out", "format", "images", "boxes", "ids", "categories", "predicted_boxes")
+    asked = _only(options, **dict.fromkeys(names, _text), frame=_frame, threshold=_share)
+    run_evaluate(*words, **asked)
+
+
+def predict(words: list[str], options: Options) -> None:
+    """boxtune predict RUN SOURCE [split=S] [format=F,F] [threshold=T] [part=I/N] [draw=D] [out=DIR]
+
+    Boxes of images, by the million. SOURCE is an image, a folder, a pattern such as 'photos/*.jpg', a list of images
+    (.txt, .jsonl, .json), or with split=train|valid|test a data set. out= is where everything goes ("predictions").
+    The same command goes on where it was killed: what is answered stands in OUT/answers, bound to model and settings.
+
+    format= is one or several of json (predictions.json), coco, yolo and labelstudio: folders that boxtune and others
+    read, with links to the images. confidence=true gives YOLO's rows the score of each box as a sixth number.
+    threshold= gives all boxes of at least that score (0 to 1), threshold=best is the one that was chosen on validation
+    images; without it boxes are those that the model says.
+    part=2/8 answers one of eight shares, told by the images' paths, so that eight processes that see the same paths
+    and the same out= work side by side; whoever ends last writes the files.
+    draw=true writes each image with its boxes into drawn/, draw=false none, draw=auto all of up to 1,000 images.
     """
     from boxtune.run import predict as run_predict
 
     _require(words, 2)
-    run_predict(words[0], words[1], **_only(options, out=_text, threshold=_share))
+    texts = {"out": _text, "split": _text}
+    numbers = {"threshold": _share_or_best, "part": _part}
+    asked = _only(options, **texts, **numbers, format=_formats, draw=_yes_or_auto, confidence=_yes)
+    run_predict(words[0], words[1], **asked)
 
 
 def families(words: list[str], options: Options) -> None:
@@ -156,13 +188,14 @@ VERBS: dict[str, Callable[[list[str], Options], int | None]] = {
     "convert": convert,
     "check": check,
     "train": train,
+    "eval": evaluate,
     "predict": predict,
     "families": families,
     "doctor": doctor,
 }
 VERBATIM = ("doctor",)
 """Verbs whose words are not ours to read: they belong to somebody's script."""
-FLAGS = ("json", "open", "resume")
+FLAGS = ("json", "open", "resume", "confidence")
 
 
 def help_text(verb: str | None = None) -> str:
@@ -218,6 +251,15 @@ def _yes(text: str) -> bool:
     return text.lower() in ("true", "yes", "1")
 
 
+def _yes_or_auto(text: str) -> bool | None:
+    if text == "auto":
+        return None
+    try:
+        return _yes(text)
+    except ValueError as error:
+        raise ValueError("true, false or auto") from error
+
+
 def _frame(text: str) -> str:
     if text not in ("auto", "upright", "stored"):
         raise ValueError("auto, upright or stored")
@@ -231,13 +273,36 @@ def _count(text: str) -> int:
 
 
 def _share(text: str) -> float:
+    value = _share_or_best(text)
+    if isinstance(value, str):
+        raise ValueError("a number from 0 to 1")
+    return value
+
+
+def _share_or_best(text: str) -> float | str:
+    if text == "best":
+        return text
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not 0 <= value <= 1:
-        raise ValueError("a number from 0 to 1")
+        raise ValueError("a number from 0 to 1, or best")
     return value
+
+
+def _formats(text: str) -> list[str]:
+    names = text.split(",")
+    if not set(names) <= {"json", "coco", "yolo", "labelstudio"}:
+        raise ValueError("one or several of json, coco, yolo, labelstudio, such as coco,yolo")
+    return names
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isascii() and number.isdigit() and of.isascii() and of.isdigit()):
+        raise ValueError("a number of how many, such as 2/8")
+    return int(number), int(of)
 
 
 def main(argv: list[str] | None = None) -> int:
