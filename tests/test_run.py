@@ -32,8 +32,8 @@ def losses(run: Path) -> list[tuple[str, int, float]]:
     return [(r["kind"], r["step"], r.get("loss", r.get("eval_loss"))) for r in rows if r["kind"] != "summary"]
 
 
-UNWATCHED = {**QUICK, "guard.mode": "off"}
-"""Without the guard, which takes half of the time and is not what these tests are about."""
+UNWATCHED = {**QUICK, "guard.mode": "off", "eval.answers": 0}
+"""Without the guard, which takes half of the time, and without answers: neither may change what is learned."""
 STRICT = {**QUICK, "micro_batch": 2, "dropout": 0.1, "augment": "flip,turn,crop,colour", "subset": 0.5}
 """With accumulation, dropout, changed images and questions: a resumed run must also have the same random state."""
 
@@ -53,7 +53,7 @@ def test_the_run_folder_is_complete(finished: boxtune.Run) -> None:
     assert names == {
         "recipe.yaml", "environment.json", "bound.json", "ledger.json", "findings.json", "verdict.json",
         "metrics.jsonl", "split.json", "adapter", "adapter_last", "best.json", "checkpoints", "predictions",
-        "pictures", "scores.json",
+        "pictures", "samples", "scores.json",
     }  # fmt: skip
     assert {path.name for path in finished.adapter.iterdir()} >= {
         "adapter_model.safetensors", "adapter_config.json", "boxtune.json", "tokenizer.json",
@@ -67,6 +67,23 @@ def test_the_run_folder_is_complete(finished: boxtune.Run) -> None:
     assert "paired" in scores
     for name in ("base", "tuned"):
         assert len(json.loads((folder / "predictions" / f"{name}.json").read_text())["answers"]) == 6
+
+
+def test_answers_are_asked_for_at_every_evaluation(finished: boxtune.Run) -> None:
+    folder = finished.folder
+    rows = [row for row in read_metrics(folder.metrics) if row["kind"] == "eval"]
+    assert [row["step"] for row in rows if "eval_ap" in row] == [2, 4, 6, 8] and rows[0]["step"] == 0
+    assert json.loads(folder.best.read_text())["eval_ap"] == max(row.get("eval_ap", 0) for row in rows)
+    sheets = sorted(path.name for path in folder.samples.glob("*.jpg"))
+    assert sheets == [f"step_{step:06d}.jpg" for step in (2, 4, 6, 8)]
+    assert {len(list(path.iterdir())) for path in folder.samples.iterdir() if path.is_dir()} == {2}
+
+
+def test_the_card_says_how_to_predict(finished: boxtune.Run) -> None:
+    card = json.loads((finished.adapter / "boxtune.json").read_text())
+    assert card["selection"] == {"nms": "off", "iou": 0.7, "most": None}
+    # Too few training images to hold some out, and answers of twelve tokens hold no box.
+    assert "calibration" not in card and card["threshold"] is None
 
 
 def test_it_learned_and_every_stage_was_counted(finished: boxtune.Run) -> None:
@@ -99,7 +116,7 @@ def test_the_reloaded_adapter_gives_the_trained_logits_in_a_new_process(finished
         "from boxtune.finetune import logits_digest\n"
         "predictor = boxtune.load(sys.argv[1])\n"
         "samples = read_dataset(sys.argv[2]).splits['valid'][:2]\n"
-        "print(logits_digest(predictor.loaded, predictor.encoder, samples))\n"
+        "print(logits_digest(predictor.engine.loaded, predictor.engine.encoder, samples))\n"
     )
     data = next(
         line.split(":", 1)[1].split("#")[0].strip()

@@ -143,6 +143,10 @@ def _clear(folder: RunFolder, checkpoint: Path | None) -> None:
     for path in (folder.metrics, folder.left_out):
         if checkpoint is None:
             path.unlink(missing_ok=True)
+    done = -1 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
+    for path in folder.samples.glob("step_*"):
+        if int(path.stem.removeprefix("step_")) > done:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     folder.best.unlink(missing_ok=True)
     shutil.rmtree(folder.adapter, ignore_errors=True)
     kept = None if checkpoint is None else checkpoint / KEPT
