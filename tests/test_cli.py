@@ -105,7 +105,10 @@ def test_bad_data_is_one_readable_error(data: Path, capsys: pytest.CaptureFixtur
         (["predict", "RUN", "DATA", "threshold=high"], ["threshold cannot be 'high'", "from 0 to 1"]),
         (["predict", "RUN", "DATA", "threshold=nan"], ["threshold cannot be 'nan'", "from 0 to 1"]),
         (["predict", "RUN", "DATA", "threshold=1.5"], ["threshold cannot be '1.5'", "from 0 to 1"]),
-        (["predict", "RUN", "DATA", "format=coco"], ["no option 'format'", "out, threshold"]),
+        (["predict", "RUN", "DATA", "resume=true"], ["no option 'resume'", "out, split, threshold, part, format"]),
+        (["predict", "RUN", "DATA", "format=coco,voc"], ["format cannot be 'coco,voc'", "json, coco, yolo, labelst"]),
+        (["predict", "RUN", "DATA", "part=2"], ["part cannot be '2'", "such as 2/8"]),
+        (["predict", "RUN", "DATA", "draw=some"], ["draw cannot be 'some'", "true, false or auto"]),
         (["demo", "out="], ["out cannot be ''"]),
     ],
 )
@@ -125,14 +128,26 @@ def test_words_reach_the_stages_as_they_were_written(data: Path, monkeypatch: py
     for verb in ("train", "predict", "demo"):
         monkeypatch.setattr(f"boxtune.run.{verb}", lambda *words, **options: told.append((words, options)))
     assert main(["train", "model=tiny", "data=2024_01", "name=1.10", "runs=007", "--resume", "epochs=2"]) == 0
-    assert main(["predict", "2024", "12:30", "out=2024", "threshold=0.5"]) == 0
+    assert main(["predict", "2024", "12:30", "out=2024", "threshold=0.5", "draw=auto", "part=2/8"]) == 0
+    assert main(["predict", "2024", "x", "threshold=best", "format=coco,yolo", "draw=no", "--confidence"]) == 0
     assert main(["demo", "out=5", "name=12:30"]) == 0
     assert told == [
         ((), {"model": "tiny", "data": "2024_01", "name": "1.10", "runs": "007", "resume": "true", "epochs": "2"}),
-        (("2024", "12:30"), {"out": "2024", "threshold": 0.5}),
+        (("2024", "12:30"), {"out": "2024", "threshold": 0.5, "draw": None, "part": (2, 8)}),
+        (("2024", "x"), {"threshold": "best", "format": ["coco", "yolo"], "draw": False, "confidence": True}),
         ((), {"out": "5", "name": "12:30"}),
     ]
     assert main(["inspect", str(data), f"images={data}", "open=no", "--json"]) == 0
+
+
+def test_predict_names_the_formats_that_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    from boxtune.infer.writers import FORMATS
+
+    assert main(["predict", "RUN", "DATA", "format=none"]) == 2
+    assert f"one or several of {', '.join(FORMATS)}, such as" in capsys.readouterr().err
+    assert main(["predict", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in FORMATS)
 
 
 @pytest.mark.slow

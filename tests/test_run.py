@@ -70,20 +70,9 @@ def test_the_run_folder_is_complete(finished: boxtune.Run) -> None:
 
 
 def test_answers_are_asked_for_at_every_evaluation(finished: boxtune.Run) -> None:
-    folder = finished.folder
-    rows = [row for row in read_metrics(folder.metrics) if row["kind"] == "eval"]
-    assert [row["step"] for row in rows if "eval_ap" in row] == [2, 4, 6, 8] and rows[0]["step"] == 0
-    assert json.loads(folder.best.read_text())["eval_ap"] == max(row.get("eval_ap", 0) for row in rows)
-    sheets = sorted(path.name for path in folder.samples.glob("*.jpg"))
-    assert sheets == [f"step_{step:06d}.jpg" for step in (2, 4, 6, 8)]
-    assert {len(list(path.iterdir())) for path in folder.samples.iterdir() if path.is_dir()} == {2}
-
-
-def test_the_card_says_how_to_predict(finished: boxtune.Run) -> None:
-    card = json.loads((finished.adapter / "boxtune.json").read_text())
-    assert card["selection"] == {"nms": "off", "iou": 0.7, "most": None}
-    # Too few training images to hold some out, and answers of twelve tokens hold no box.
-    assert "calibration" not in card and card["threshold"] is None
+    steps = [row["step"] for row in read_metrics(finished.folder.metrics) if "eval_ap" in row]
+    sheets = sorted(path.name for path in finished.folder.samples.glob("*.jpg"))
+    assert steps == [2, 4, 6, 8] and sheets == [f"step_{step:06d}.jpg" for step in steps]
 
 
 def test_it_learned_and_every_stage_was_counted(finished: boxtune.Run) -> None:

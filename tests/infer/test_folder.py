@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from boxtune.artifacts import write_json
 from boxtune.boxes import Boxes
 from boxtune.errors import ConfigError, DataError
-from boxtune.infer import Answer, LocalEngine, Predictor, find_images, generate, predict_folder
+from boxtune.infer import LocalEngine, Predictor, find_images, predict_folder
 from boxtune.infer import folder as folder_of
+from boxtune.infer import written as written_of
+
+from .canned_engine import CannedEngine, write_images
 
 
 @pytest.fixture()
@@ -23,26 +27,20 @@ def predictor(tiny: Any, encoder: Any) -> Predictor:
 
 
 @pytest.fixture()
-def canned(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> Predictor:
+def canned() -> Predictor:
     """A predictor that says one box without looking, so that a folder takes no time."""
-
-    def answer(engine: LocalEngine, examples: list[Any]) -> list[Answer]:
-        box = Boxes(xyxy_px=np.array([[1.0, 2.0, 30.0, 40.0]]), labels=("red",))
-        return [Answer(text="said", boxes=box, problems=(), truncated=False) for _ in examples]
-
-    monkeypatch.setattr(generate, "_answer", answer)
-    return predictor
-
-
-def write_images(folder: Path, count: int) -> Path:
-    folder.mkdir(parents=True)
-    for number in range(count):
-        Image.new("RGB", (60 + number, 50), (number * 9, 80, 90)).save(folder / f"{number:03d}.png")
-    return folder
+    box = Boxes(xyxy_px=np.array([[1.0, 2.0, 30.0, 40.0]]), labels=("red",))
+    return Predictor(engine=CannedEngine(said=box))
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
     return json.loads((out / "predictions.json").read_text())
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    """The rows of all parts, without what made them."""
+    files = sorted((out / "answers").glob("part-*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()[1:]]
 
 
 def test_a_model_answers_a_folder(predictor: Predictor, tmp_path: Path) -> None:
@@ -63,8 +61,8 @@ def test_long_and_broken_images_are_rows_of_their_own(
     opened: Counter[str] = Counter()
     original = folder_of.open_image
 
-    def counting(path: Path) -> Image.Image:
-        opened[path.name] += 1
+    def counting(path: str) -> Image.Image:
+        opened[Path(path).name] += 1
         return original(path)
 
     monkeypatch.setattr(folder_of, "open_image", counting)
@@ -79,24 +77,114 @@ def test_long_and_broken_images_are_rows_of_their_own(
     assert set(opened.values()) == {1} and len(opened) == 5
 
 
+def test_what_could_not_be_opened_is_asked_again(canned: Predictor, tmp_path: Path) -> None:
+    source, out = write_images(tmp_path / "in", 4), tmp_path / "out"
+    (source / "001.png").write_text("no image")
+    for _ in range(2):
+        with pytest.raises(DataError, match="1 of 4 images cannot be opened"):
+            predict_folder(canned, source, out)
+    Image.new("RGB", (61, 50)).save(source / "001.png")
+    predict_folder(canned, source, out)
+    assert [row["width"] for row in rows_of(out)] == [60, 61, 62, 63]
+    said = [("error" in row, Path(row["file"]).name) for row in lines_of(out)]
+    assert [name for failed, name in said if failed] == ["001.png"] * 2 and len(said) == 6
+    (source / "002.png").unlink()
+    Image.new("RGB", (90, 50)).save(source / "003.png")  # another picture under the name of one that was answered
+    write_images(tmp_path / "more", 1)
+    (tmp_path / "more" / "000.png").rename(source / "009.png")
+    predict_folder(canned, source, out)
+    assert [row["width"] for row in rows_of(out)] == [60, 61, 90, 60]
+    assert len(lines_of(out)) == 8
+
+
+def test_drawings_are_made_when_they_are_wanted(
+    canned: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_images(tmp_path / "in", 3), tmp_path / "out"
+    monkeypatch.setattr(folder_of, "MOST_DRAWN", 2)
+    predict_folder(canned, source, out)
+    assert not (out / "drawn").exists()
+    assert "none of 3 images is drawn, as they are more than 2; draw=true draws all" in capsys.readouterr().out
+    predict_folder(canned, source, out, draw=True)
+    assert sorted(path.name for path in (out / "drawn").iterdir()) == ["000.png.jpg", "001.png.jpg", "002.png.jpg"]
+    assert len(lines_of(out)) == 3
+    predict_folder(canned, source, tmp_path / "none", draw=False)
+    assert not (tmp_path / "none" / "drawn").exists()
+
+
+def test_drawings_are_no_images_to_predict(canned: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the output lies in the folder that is predicted."""
+    monkeypatch.chdir(write_images(tmp_path / "in", 2))
+    for source in (".", "**/*.*", "."):
+        predict_folder(canned, source, Path("predictions"), format="json,yolo")
+        assert len(rows_of(tmp_path / "in" / "predictions")) == 2
+
+
+def test_the_threshold_of_the_run(canned: Predictor, tmp_path: Path) -> None:
+    source = write_images(tmp_path / "in", 1)
+    with pytest.raises(ConfigError, match="threshold=best, but no threshold was chosen"):
+        predict_folder(canned, source, tmp_path / "out", threshold="best")
+    card, adapter = {"classes": ["red"]}, tmp_path / "run" / "adapter"
+    write_json(adapter / "boxtune.json", card)
+    with pytest.raises(ConfigError, match=r"no threshold was chosen[\s\S]*boxtune\.json"):
+        predict_folder(canned, source, tmp_path / "out", threshold="best", run=tmp_path / "run")
+    write_json(adapter / "boxtune.json", {**card, "threshold": {"value": 0.25}})
+    for run in (tmp_path / "run", adapter):  # the threshold is bound by itself: not by the card, which gets it late
+        predict_folder(canned, source, tmp_path / "out", threshold="best", run=run)
+        write_json(adapter / "boxtune.json", {**card, "threshold": {"value": 0.25, "more": 1}})
+    predict_folder(canned, source, tmp_path / "out", threshold=0.25, run=tmp_path / "run")
+    assert len(lines_of(tmp_path / "out")) == 1
+    (adapter / "adapter_model.safetensors").write_bytes(b"other")
+    with pytest.raises(ConfigError, match="something else made: adapter was"):
+        predict_folder(canned, source, tmp_path / "out", threshold=0.25, run=tmp_path / "run")
+
+
+def test_answers_of_other_settings_are_refused(canned: Predictor, tmp_path: Path) -> None:
+    source, out = write_images(tmp_path / "in", 1), tmp_path / "out"
+    predict_folder(canned, source, out, threshold=0.5)
+    with pytest.raises(ConfigError, match=r"threshold was 0\.5, is 0\.6[\s\S]*another folder as out="):
+        predict_folder(canned, source, out, threshold=0.6)
+    with pytest.raises(ConfigError, match=r"cannot write voc[\s\S]*json, coco, yolo, labelstudio"):
+        predict_folder(canned, source, tmp_path / "b", format=["voc"])
+    assert not (tmp_path / "b").exists()
+
+
+def test_other_images_go_into_the_same_folder(
+    canned: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_images(tmp_path / "in", 2), tmp_path / "out"
+    for name in ("000.png", "001.png"):
+        predict_folder(canned, source / name, out)
+        assert [Path(row["file"]).name for row in rows_of(out)] == [name]
+    assert "1 answers in" in capsys.readouterr().out
+    predict_folder(canned, source, out)
+    assert len(rows_of(out)) == 2 == len(lines_of(out))
+
+
 def test_a_crash_leaves_what_was_answered(canned: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the last image; also what a killed process leaves is looked at, in the middle."""
+    """Line by line, also when somebody looks in the middle; the same call then asks for nothing but the rest."""
     source, out = write_images(tmp_path / "in", 7), tmp_path / "out"
     monkeypatch.setattr(folder_of, "SLICE", 1)
     seen_on_disk: list[int] = []
-    original = folder_of.draw_boxes
+    drawn: list[str] = []
+    original = written_of.draw_boxes
 
     def drawing(image: Any, truth: Any, predicted: Any, *, caption: str) -> Image.Image:
-        seen_on_disk.append(len(rows_of(out)) if (out / "predictions.json").exists() else 0)
-        if caption == "006.png":
+        seen_on_disk.append(len(lines_of(out)))
+        if caption == "006.png" and len(seen_on_disk) == 7:
             raise RuntimeError("out of memory")
+        drawn.append(caption)
         return original(image, truth, predicted, caption=caption)
 
-    monkeypatch.setattr(folder_of, "draw_boxes", drawing)
+    monkeypatch.setattr(written_of, "draw_boxes", drawing)
     with pytest.raises(RuntimeError, match="out of memory"):
         predict_folder(canned, source, out)
-    assert seen_on_disk == [0, 0, 2, 2, 4, 4, 6]
-    assert len(rows_of(out)) == 6
+    assert seen_on_disk == list(range(7))
+    assert not (out / "predictions.json").exists()
+    drawn.clear()
+    predict_folder(canned, source, out)
+    assert drawn == ["006.png"]
+    assert [Path(row["file"]).name for row in rows_of(out)] == [f"{number:03d}.png" for number in range(7)]
 
 
 def test_a_pattern_keeps_drawings_apart(canned: Predictor, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from boxtune.boxes import Boxes
 from boxtune.data import open_image
 from boxtune.data.tiles import Tiling
 from boxtune.errors import DataError, ModelError
+from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Placement, build_encoder, choose_placement, load_base
 from boxtune.finetune.reload import load_adapter
 from boxtune.finetune.source import ModelSource, fingerprint
@@ -83,14 +84,7 @@ def load_predictor(path: str | Path, find_source: Callable[[str, str], ModelSour
 
     Raises DataError where there is no adapter, ModelError where the base is another than it was trained on.
     """
-    folder = RunFolder(path=Path(path)).adapter if RunFolder(path=Path(path)).adapter.is_dir() else Path(path)
-    if not (folder / RUN_CARD).is_file():
-        raise DataError(
-            f"there is no adapter of boxtune's ({RUN_CARD} is missing)",
-            where=str(folder),
-            fix="give the folder of a finished run, or an adapter/ folder inside one",
-        )
-    card = read_json(folder / RUN_CARD)
+    folder, card = read_card(path)
     source = find_source(card["model"], card["family"])
     if fingerprint(source.folder) != card["base_fingerprint"]:
         raise ModelError(
@@ -104,12 +98,7 @@ def load_predictor(path: str | Path, find_source: Callable[[str, str], ModelSour
     loaded = load_base(source, placement, min_pixels=card["min_pixels"], max_pixels=card["max_pixels"], full=full)
     tiling = None if card.get("tiling") is None else Tiling(**card["tiling"])
     encoder = build_encoder(loaded, card["classes"], card.get("descriptions"), tiling)
-    if encoder.prompt(encoder.classes, "") != card["prompt"]:
-        raise ModelError(
-            "this version of boxtune asks with another prompt than the adapter was trained with",
-            where=str(folder / RUN_CARD),
-            fix=f"use boxtune {card['versions']['boxtune']}",
-        )
+    require_prompt(encoder, folder, card)
     tuned = loaded.with_model(load_adapter(loaded.model, folder))
     engine = LocalEngine(
         loaded=tuned,
@@ -119,6 +108,28 @@ def load_predictor(path: str | Path, find_source: Callable[[str, str], ModelSour
         selection=Selection.from_card(card),
     )
     return Predictor(engine=engine)
+
+
+def read_card(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The adapter folder of a run folder, or the adapter folder that it is, and its run card; DataError if neither."""
+    folder = RunFolder(path=Path(path)).adapter if RunFolder(path=Path(path)).adapter.is_dir() else Path(path)
+    if not (folder / RUN_CARD).is_file():
+        raise DataError(
+            f"there is no adapter of boxtune's ({RUN_CARD} is missing)",
+            where=str(folder),
+            fix="give the folder of a finished run, or an adapter/ folder inside one",
+        )
+    return folder, read_json(folder / RUN_CARD)
+
+
+def require_prompt(encoder: Encoder, folder: Path, card: dict[str, Any]) -> None:
+    """Raises ModelError where this version asks otherwise than the adapter of that folder was trained."""
+    if encoder.prompt(encoder.classes, "") != card["prompt"]:
+        raise ModelError(
+            "this version of boxtune asks with another prompt than the adapter was trained with",
+            where=str(folder / RUN_CARD),
+            fix=f"use boxtune {card['versions']['boxtune']}",
+        )
 
 
 def _place(quantization: str, precision: str) -> Placement:
