@@ -120,7 +120,7 @@ def evaluate(words: list[str], options: Options) -> None:
 
 
 def predict(words: list[str], options: Options) -> None:
-    """boxtune predict RUN SOURCE [split=S] [format=F,F] [threshold=T] [part=I/N] [draw=D] [out=DIR]
+    """boxtune predict RUN SOURCE [split=S] [format=F,F] [threshold=T] [part=I/N] [draw=D] [server=URL] [out=DIR]
 
     Boxes of images, by the million. SOURCE is an image, a folder, a pattern such as 'photos/*.jpg', a list of images
     (.txt, .jsonl, .json), or with split=train|valid|test a data set. out= is where everything goes ("predictions").
@@ -133,12 +133,15 @@ def predict(words: list[str], options: Options) -> None:
     part=2/8 answers one of eight shares, told by the images' paths, so that eight processes that see the same paths
     and the same out= work side by side; whoever ends last writes the files.
     draw=true writes each image with its boxes into drawn/, draw=false none, draw=auto all of up to 1,000 images.
+    server=http://host:8000/v1 asks an OpenAI-compatible server instead of a model in memory, or several with commas
+    between; served= is the model's name there, and the environment's BOXTUNE_API_KEY their key. at_once= images are
+    asked together (16), of each server.
     """
     from boxtune.run import predict as run_predict
 
     _require(words, 2)
-    texts = {"out": _text, "split": _text}
-    numbers = {"threshold": _share_or_best, "part": _part}
+    texts = dict.fromkeys(("out", "split", "server", "served"), _text)
+    numbers = {"threshold": _share_or_best, "part": _part, "at_once": _count}
     asked = _only(options, **texts, **numbers, format=_formats, draw=_yes_or_auto, confidence=_yes)
     run_predict(words[0], words[1], **asked)
 
@@ -334,5 +337,6 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("\nboxtune: interrupted; the same command with resume=true goes on", file=sys.stderr)
+        how = "the same command goes on" if verb == "predict" else "the same command with resume=true goes on"
+        print(f"\nboxtune: interrupted; {how}", file=sys.stderr)
         return 130

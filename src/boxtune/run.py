@@ -10,10 +10,10 @@ decide alike, `ranks.first_does` what only one can do, and rank 0 alone prints a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from boxtune import answers, launch
 from boxtune.artifacts import RunFolder, read_json
@@ -62,7 +62,7 @@ class Run:
         """The best adapter."""
         return self.folder.adapter
 
-    def predict(self, source: Any, threshold: float | None = None) -> Boxes | list[Boxes]:
+    def predict(self, source: Any, threshold: float | Literal["best"] | None = None) -> Boxes | list[Boxes]:
         """Boxes of one image or of several; see `boxtune.infer.Predictor.predict`."""
         return load(self.folder.path).predict(source, threshold)
 
@@ -282,11 +282,33 @@ def load(run: str | Path) -> Any:
     return load_predictor(run, find_source)
 
 
-def predict(run: str | Path, source: str | Path, *, out: str | Path = "predictions", **options: Any) -> Path:
-    """Boxes of images in the folder `out`, with the options of `boxtune.infer.predict_folder`; what was written."""
-    from boxtune.infer import predict_folder
+def predict(
+    run: str | Path,
+    source: str | Path,
+    *,
+    out: str | Path = "predictions",
+    server: str | list[str] | None = None,
+    served: str | None = None,
+    at_once: int = 16,
+    **options: Any,
+) -> Path:
+    """Boxes of images in the folder `out`, with the options of `boxtune.infer.predict_folder`; what was written.
 
-    return predict_folder(load(run), source, Path(out), run=run, **options)
+    `server` are addresses of servers that answer instead of a model in memory, under the name `served`; `at_once`
+    images are asked together, of each of them.
+    """
+    from boxtune.infer import load_served, predict_folder
+
+    if server is None:
+        predictor = load(run)
+        predictor = replace(predictor, engine=replace(predictor.engine, at_once=at_once))
+    else:
+        predictor = load_served(run, find_source, urls=server, served=served, at_once=at_once)
+    try:
+        return predict_folder(predictor, source, Path(out), run=run, **options)
+    finally:
+        for line in predictor.engine.summary():
+            print(line, flush=True)
 
 
 def demo(out: str | Path = "runs", **settings: Any) -> Run:

@@ -58,6 +58,9 @@ class CannedEngine:
     seen: list[tuple[int, int]] = field(default_factory=list)
     family: Any = FAMILIES["qwen2_vl"]
 
+    def summary(self) -> list[str]:
+        return []
+
     def iter_answers(
         self,
         images: Sequence[Any],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_long_and_broken_images_are_rows_of_their_own(
         return original(path)
 
     monkeypatch.setattr(folder_of, "open_image", counting)
-    with pytest.raises(DataError, match="3 of 7 images cannot be opened or shown") as raised:
+    with pytest.raises(DataError, match="3 of 7 images have no answer") as raised:
         predict_folder(canned, source, tmp_path / "out")
     assert "001a.png" in str(raised.value)
     rows = rows_of(tmp_path / "out")
@@ -81,7 +82,7 @@ def test_what_could_not_be_opened_is_asked_again(canned: Predictor, tmp_path: Pa
     source, out = write_images(tmp_path / "in", 4), tmp_path / "out"
     (source / "001.png").write_text("no image")
     for _ in range(2):
-        with pytest.raises(DataError, match="1 of 4 images cannot be opened"):
+        with pytest.raises(DataError, match="1 of 4 images have no answer"):
             predict_folder(canned, source, out)
     Image.new("RGB", (61, 50)).save(source / "001.png")
     predict_folder(canned, source, out)
@@ -122,13 +123,11 @@ def test_drawings_are_no_images_to_predict(canned: Predictor, tmp_path: Path, mo
 
 def test_the_threshold_of_the_run(canned: Predictor, tmp_path: Path) -> None:
     source = write_images(tmp_path / "in", 1)
-    with pytest.raises(ConfigError, match="threshold=best, but no threshold was chosen"):
+    with pytest.raises(ConfigError, match="no threshold was chosen"):
         predict_folder(canned, source, tmp_path / "out", threshold="best")
     card, adapter = {"classes": ["red"]}, tmp_path / "run" / "adapter"
-    write_json(adapter / "boxtune.json", card)
-    with pytest.raises(ConfigError, match=r"no threshold was chosen[\s\S]*boxtune\.json"):
-        predict_folder(canned, source, tmp_path / "out", threshold="best", run=tmp_path / "run")
     write_json(adapter / "boxtune.json", {**card, "threshold": {"value": 0.25}})
+    canned = replace(canned, best=0.25)
     for run in (tmp_path / "run", adapter):  # the threshold is bound by itself: not by the card, which gets it late
         predict_folder(canned, source, tmp_path / "out", threshold="best", run=run)
         write_json(adapter / "boxtune.json", {**card, "threshold": {"value": 0.25, "more": 1}})

@@ -11,6 +11,7 @@ from models import BUDGET
 from squares import CLASSES
 
 from boxtune.artifacts import RUN_CARD, read_json, write_json
+from boxtune.cli import main
 from boxtune.errors import ConfigError, DataError, ModelError
 from boxtune.finetune.processors import save_processor
 from boxtune.infer.confidence import Calibration
@@ -103,3 +104,22 @@ def test_a_broken_tokenizer_is_said(adapter: Path) -> None:
     (adapter / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match="tokenizer cannot be used"):
         load_served(adapter, nobody, urls="http://127.0.0.1:1/v1")
+
+
+def test_predict_asks_a_server(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for place in range(5):
+        paint(place).save(images / f"{place}.png")
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights that nobody loads")
+    with serving() as server:
+        words = ["predict", str(adapter.parent), str(images), f"out={tmp_path / 'out'}", f"server={server.url}"]
+        assert main([*words, "at_once=2"]) == 0
+        written = tmp_path / "out" / "predictions.json"
+        rows = read_json(written)
+        assert [row["answer"] for row in rows] == [answer_of(place) for place in range(5)]
+        assert all(box["score"] is None for row in rows for box in row["boxes"])
+        assert "5 requests, 0 of them again" in capsys.readouterr().out
+        # Again: all is answered.
+        assert main([*words, "at_once=2"]) == 0 and read_json(written) == rows
+    assert main([*words[:3], f"out={tmp_path / 'other'}", "server=http://127.0.0.1:1/v1"]) == 2

@@ -6,8 +6,10 @@ from boxtune.infer.confidence import POOLED, Calibration
 from boxtune.infer.engine import Engine
 from boxtune.infer.folder import find_images, predict_folder
 from boxtune.infer.generate import LocalEngine
+from boxtune.infer.http import HttpEngine
 from boxtune.infer.predictor import Predictor, load_predictor
 from boxtune.infer.selection import Selection
+from boxtune.infer.served import load_served
 from boxtune.infer.split import answer_split
 from boxtune.infer.tiled import answer_images
 
@@ -16,6 +18,7 @@ __all__ = [
     "Answer",
     "Calibration",
     "Engine",
+    "HttpEngine",
     "LocalEngine",
     "Predictor",
     "Selection",
@@ -24,5 +27,6 @@ __all__ = [
     "find_images",
     "fit_calibration",
     "load_predictor",
+    "load_served",
     "predict_folder",
 ]

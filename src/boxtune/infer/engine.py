@@ -50,6 +50,10 @@ class Engine(Protocol):
         """Which boxes of an answer are kept, once it is joined of its tiles."""
         ...
 
+    def summary(self) -> list[str]:
+        """Lines to print once all is asked: what went otherwise than it should, and how often; none of a model here."""
+        ...
+
     def iter_answers(
         self,
         images: Sequence[Opener],

@@ -75,7 +75,7 @@ def predict_folder(
     """
     formats = _require_formats(format)
     share = Part(number=part[0], of=part[1])
-    least = _read_threshold(run) if threshold == "best" else threshold
+    least = predictor.least(threshold)
     listing = list_images(source, split=split, leave_out=out)
     if listing.num_repeated:
         print(f"{listing.num_repeated:,} images are listed more than once; each is answered once")
@@ -117,15 +117,6 @@ def _require_formats(format: str | Sequence[str]) -> list[str]:
 def _adapter(run: str | Path) -> Path:
     inside = RunFolder(path=Path(run)).adapter
     return inside if inside.is_dir() else Path(run)
-
-
-def _read_threshold(run: str | Path | None) -> float:
-    chosen = {} if run is None else read_json(_adapter(run) / RUN_CARD).get("threshold") or {}
-    if "value" not in chosen:
-        where = "threshold" if run is None else str(_adapter(run) / RUN_CARD)
-        fix = "give a number from 0 to 1 as threshold=, or none for the boxes that the model says"
-        raise ConfigError("threshold=best, but no threshold was chosen for this model", where=where, fix=fix)
-    return float(chosen["value"])
 
 
 def _made_by(engine: Engine, run: str | Path | None, threshold: float | None) -> dict[str, Any]:
@@ -278,8 +269,7 @@ def _require_answered(found: Answered, files: Sequence[str], own: Bool[np.ndarra
         named = [f"{row['file']}: {row['error']}" for row in found.rows(failed[:3])]
         more = f" and {len(failed) - 3:,} more" if len(failed) > 3 else ""
         raise DataError(
-            f"{len(failed):,} of {int(own.sum()):,} images cannot be opened or shown to the model; "
-            f"the others are in {written}",
+            f"{len(failed):,} of {int(own.sum()):,} images have no answer; the others are in {written}",
             where=", ".join(named) + more,
-            fix="mend or remove them; they are asked again by the same command",
+            fix="mend or remove those that cannot be opened; all are asked again by the same command",
         )

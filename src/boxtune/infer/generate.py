@@ -64,6 +64,10 @@ class LocalEngine:
         """See `Engine`."""
         return self.encoder.min_pixels, self.encoder.max_pixels
 
+    def summary(self) -> list[str]:
+        """See `Engine`."""
+        return []
+
     def iter_answers(
         self,
         images: Sequence[Opener],

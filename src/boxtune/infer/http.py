@@ -111,6 +111,13 @@ class HttpEngine:
         frame = Frame(original_wh=(224, 224), seen_wh=seen_wh)
         return TokenIds(guides_of(self.encoder).of(frame, self.classes).vocabulary)
 
+    def summary(self) -> list[str]:
+        """See `Engine`."""
+        told = self.tally
+        lines = [str(finding) for finding in self.findings if finding.level != "ok"]
+        again, unscored = f"{told['retries']:,} of them again", f"answers without scores: {told['unscored']:,}"
+        return [*lines, f"{told['requests']:,} requests, {again}{'; ' + unscored if told['unscored'] else ''}"]
+
     def require_served(self) -> None:
         """Ask every server that was never met, or was given up, for what it serves.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from PIL.Image import Image
@@ -15,7 +15,7 @@ from boxtune.artifacts import RUN_CARD, RunFolder, read_json
 from boxtune.boxes import Boxes
 from boxtune.data import open_image
 from boxtune.data.tiles import Tiling
-from boxtune.errors import DataError, ModelError
+from boxtune.errors import ConfigError, DataError, ModelError
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Placement, build_encoder, choose_placement, load_base
 from boxtune.finetune.reload import load_adapter
@@ -28,6 +28,7 @@ from boxtune.infer.selection import Selection
 from boxtune.infer.tiled import answer_images
 
 Picture = str | Path | Image | np.ndarray
+Threshold = float | Literal["best"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class Predictor:
     """A model with its prompt, grammar and image budget bound. Made by `boxtune.load`."""
 
     engine: Engine
+    best: float | None = None
+    """The threshold of best F1 that was chosen on validation images, where one was."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -42,19 +45,30 @@ class Predictor:
         return self.engine.classes
 
     @overload
-    def predict(self, source: Picture, threshold: float | None = None) -> Boxes: ...
+    def predict(self, source: Picture, threshold: Threshold = None) -> Boxes: ...
     @overload
-    def predict(self, source: list[Picture], threshold: float | None = None) -> list[Boxes]: ...
-    def predict(self, source: Any, threshold: float | None = None) -> Any:
+    def predict(self, source: list[Picture], threshold: Threshold = None) -> list[Boxes]: ...
+    def predict(self, source: Any, threshold: Threshold = None) -> Any:
         """Boxes of an image (path, PIL image or array of height x width x 3), or a list of them for a list.
 
         Pixels are those of the upright original. `threshold` gives all boxes of at least that score, also those
-        that the model holds for possible and did not say. DataError names an image that cannot be opened.
+        that the model holds for possible and did not say; "best" is that of best F1 on validation images. DataError
+        names an image that cannot be opened, ConfigError says that no threshold was chosen.
         """
+        least = self.least(threshold)
         many = isinstance(source, list | tuple)
         answers = self.answer(source if many else [source])
-        boxes = [at_least(answer, threshold) for answer in answers]
+        boxes = [at_least(answer, least) for answer in answers]
         return boxes if many else boxes[0]
+
+    def least(self, threshold: Threshold) -> float | None:
+        """The threshold as a number; ConfigError for "best" where none was chosen."""
+        if threshold != "best":
+            return threshold
+        if self.best is None:
+            fix = "give a number from 0 to 1, or none for the boxes that the model says"
+            raise ConfigError("no threshold was chosen for this model", where="threshold=best", fix=fix)
+        return self.best
 
     def answer(self, sources: Sequence[Picture]) -> list[Answer]:
         """The full answers: text, boxes, problems. DataError names an image that cannot be answered."""
@@ -107,7 +121,7 @@ def load_predictor(path: str | Path, find_source: Callable[[str, str], ModelSour
         calibration=Calibration.from_card(card),
         selection=Selection.from_card(card),
     )
-    return Predictor(engine=engine)
+    return Predictor(engine=engine, best=best_of(card))
 
 
 def read_card(path: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -120,6 +134,12 @@ def read_card(path: str | Path) -> tuple[Path, dict[str, Any]]:
             fix="give the folder of a finished run, or an adapter/ folder inside one",
         )
     return folder, read_json(folder / RUN_CARD)
+
+
+def best_of(card: dict[str, Any]) -> float | None:
+    """The threshold of best F1 that a run card holds."""
+    value = (card.get("threshold") or {}).get("value")
+    return None if value is None else float(value)
 
 
 def require_prompt(encoder: Encoder, folder: Path, card: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from boxtune.finetune.source import ModelSource
 from boxtune.infer.confidence import Calibration
 from boxtune.infer.http import HttpEngine
 from boxtune.infer.http_turn import find_turn
-from boxtune.infer.predictor import Predictor, read_card, require_prompt
+from boxtune.infer.predictor import Predictor, best_of, read_card, require_prompt
 from boxtune.infer.selection import Selection
 
 KEY = "BOXTUNE_API_KEY"
@@ -61,7 +61,7 @@ def load_served(
     engine.require_served()
     for finding in engine.findings:
         print(finding, flush=True)
-    return Predictor(engine=engine)
+    return Predictor(engine=engine, best=best_of(card))
 
 
 def build_reader(
