@@ -207,6 +207,7 @@ class _Tuned:
             base=base,
             is_run=True,
             best=best,
+            leakage=(self.scored.get("paired") or {}).get("leakage", "") if base is not None else "",
             findings=tuple(findings),
         )
 
