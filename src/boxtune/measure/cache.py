@@ -12,7 +12,7 @@ from boxtune.artifacts import write_json
 from boxtune.data.sample import Sample
 from boxtune.measure.predictions import Prediction
 
-ANSWERS = "guided, with further boxes"
+ANSWERS = "guided, with further boxes; scores pooled over held-out boxes"
 """How answers are made and kept: another word here lets those that an older version kept be asked again."""
 
 
