@@ -210,7 +210,7 @@ def test_what_could_not_be_opened_is_left_out_of_data_sets(tmp_path: Path, capsy
     source.mkdir()
     (source / "a.png").write_text("no image")
     Image.new("RGB", (61, 50)).save(source / "b.png")
-    with pytest.raises(DataError, match=r"1 of 2 images cannot be opened[\s\S]*a\.png is not an image"):
+    with pytest.raises(DataError, match=r"1 of 2 images have no answer[\s\S]*a\.png is not an image"):
         predict(source, out, format="yolo,coco,labelstudio")
     assert capsys.readouterr().out.count("1 images that could not be answered are left out") == 3
     for name in SETS:
