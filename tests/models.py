@@ -11,7 +11,7 @@ from squares import CLASSES, write_squares
 BUDGET = {"min_pixels": 56 * 56, "max_pixels": 112 * 112}
 """Image budget of the tests: 16 visual tokens at most."""
 
-QUICK = {**BUDGET, "epochs": 2, "micro_batch": 4, "effective_batch": 4, "max_new_tokens": 12, "eval.answers": 2}
+QUICK = {**BUDGET, "epochs": 2, "micro_batch": 4, "effective_batch": 4, "max_new_tokens": 12, "answers": 2}
 """Settings under which a whole run takes some seconds."""
 
 
