@@ -10,6 +10,7 @@ from PIL.Image import Image
 from boxtune.data.tiles import Tiling, tile_windows
 from boxtune.errors import DataError
 from boxtune.families import Family
+from boxtune.finetune.encode import Encoder
 from boxtune.infer.answer import Answer
 from boxtune.infer.selection import Selection
 
@@ -70,6 +71,32 @@ class Engine(Protocol):
         the very batches of the whole, so that their answers are the same. `freely` asks without a guide.
         """
         ...
+
+
+class OfEncoder:
+    """What an `Engine` says of itself, told by its encoder."""
+
+    encoder: Encoder
+
+    @property
+    def family(self) -> Family:
+        """See `Engine`."""
+        return self.encoder.family
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """See `Engine`."""
+        return self.encoder.classes
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """See `Engine`."""
+        return self.encoder.tiling
+
+    @property
+    def budget(self) -> tuple[int, int]:
+        """See `Engine`."""
+        return self.encoder.min_pixels, self.encoder.max_pixels
 
 
 def require_shape(engine: Engine, size_wh: tuple[int, int], name: str) -> None:

@@ -16,16 +16,15 @@ import numpy as np
 import torch
 
 from boxtune.boxes import Boxes, repeated
-from boxtune.data.tiles import Tiling
 from boxtune.errors import DataError
-from boxtune.families import Family, Problem
+from boxtune.families import Problem
 from boxtune.finetune.collate import Example, answers_begin, collate_for_prediction
 from boxtune.finetune.encode import Encoder
 from boxtune.finetune.load import Loaded
 from boxtune.infer.answer import Answer
 from boxtune.infer.confidence import POOLED, Calibration, read_signals
 from boxtune.infer.decode import REACH, Row, Writer
-from boxtune.infer.engine import Opener
+from boxtune.infer.engine import OfEncoder, Opener
 from boxtune.infer.guide import guides_of
 from boxtune.infer.selection import EVERYTHING, Selection
 
@@ -34,7 +33,7 @@ SAME = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalEngine:
+class LocalEngine(OfEncoder):
     """An `Engine` of a model in memory. `calibration` makes scores of a box's signals."""
 
     loaded: Loaded
@@ -43,26 +42,6 @@ class LocalEngine:
     at_once: int = 16
     calibration: Calibration = POOLED
     selection: Selection = EVERYTHING
-
-    @property
-    def family(self) -> Family:
-        """See `Engine`."""
-        return self.encoder.family
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """See `Engine`."""
-        return self.encoder.classes
-
-    @property
-    def tiling(self) -> Tiling | None:
-        """See `Engine`."""
-        return self.encoder.tiling
-
-    @property
-    def budget(self) -> tuple[int, int]:
-        """See `Engine`."""
-        return self.encoder.min_pixels, self.encoder.max_pixels
 
     def summary(self) -> list[str]:
         """See `Engine`."""

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 
 from boxtune.boxes import Boxes
-from boxtune.data.tiles import Tiling
 from boxtune.errors import ConfigError, DataError, Finding, ModelError
-from boxtune.families import Family, Frame
+from boxtune.families import Frame
 from boxtune.finetune.encode import Encoder
 from boxtune.infer.answer import Answer
 from boxtune.infer.confidence import POOLED, Calibration
-from boxtune.infer.engine import Opener
+from boxtune.infer.engine import OfEncoder, Opener
 from boxtune.infer.guide import guides_of
 from boxtune.infer.http_client import ORDINARY, Caller, Failed, Patience, Reply, Server, read_url
 from boxtune.infer.http_meet import Need, meet, require_kept
@@ -41,7 +40,7 @@ FIRST_TRIES, MOST_FIRST_S = 4, 5.0
 
 
 @dataclass(kw_only=True, eq=False)
-class HttpEngine:
+class HttpEngine(OfEncoder):
     """An `Engine` of servers at `urls`, which all serve the tuned model, under the name `served`.
 
     `served` may be left out where each serves one model. `each` requests are on their way to each server at a time.
@@ -69,29 +68,9 @@ class HttpEngine:
         self.servers = [Server(url=url) for url in urls]
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> Encoder:  # type: ignore[override]
         """The model's words, without its weights."""
         return self.turn.encoder
-
-    @property
-    def family(self) -> Family:
-        """See `Engine`."""
-        return self.encoder.family
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """See `Engine`."""
-        return self.encoder.classes
-
-    @property
-    def tiling(self) -> Tiling | None:
-        """See `Engine`."""
-        return self.encoder.tiling
-
-    @property
-    def budget(self) -> tuple[int, int]:
-        """See `Engine`."""
-        return self.encoder.min_pixels, self.encoder.max_pixels
 
     @property
     def at_once(self) -> int:
