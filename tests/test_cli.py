@@ -105,7 +105,10 @@ def test_bad_data_is_one_readable_error(data: Path, capsys: pytest.CaptureFixtur
         (["predict", "RUN", "DATA", "threshold=high"], ["threshold cannot be 'high'", "from 0 to 1"]),
         (["predict", "RUN", "DATA", "threshold=nan"], ["threshold cannot be 'nan'", "from 0 to 1"]),
         (["predict", "RUN", "DATA", "threshold=1.5"], ["threshold cannot be '1.5'", "from 0 to 1"]),
-        (["predict", "RUN", "DATA", "resume=true"], ["no option 'resume'", "out, split, threshold, part, format"]),
+        (
+            ["predict", "RUN", "DATA", "resume=true"],
+            ["no option 'resume'", "out, split, server, served, threshold, part"],
+        ),
         (["predict", "RUN", "DATA", "format=coco,voc"], ["format cannot be 'coco,voc'", "json, coco, yolo, labelst"]),
         (["predict", "RUN", "DATA", "part=2"], ["part cannot be '2'", "such as 2/8"]),
         (["predict", "RUN", "DATA", "draw=some"], ["draw cannot be 'some'", "true, false or auto"]),

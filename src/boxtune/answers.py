@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from boxtune.artifacts import RUN_CARD, cache_folder, read_json, write_json
-from boxtune.data import HELD_OUT, Dataset, Sample
+from boxtune.data import HELD_OUT, Dataset, Sample, limit_split
 from boxtune.data.ask import has_targets
 from boxtune.data.tiles import open_sample
 from boxtune.errors import DataError, Finding, name_some
@@ -120,7 +120,7 @@ def build_ask(
 
     if not settings.eval.answers:
         return None
-    samples = choose_evenly(whole.splits["valid"], settings.eval.answers)
+    samples = choose_evenly(limit_split(whole.splits["valid"], settings.eval.images), settings.eval.answers)
     shown = {sample.image_id for sample in choose_samples(samples)}
     send, told = SendImages(), set[str]()
 
@@ -131,7 +131,8 @@ def build_ask(
             journal.say(line)
 
     def ask(trainer: Any) -> dict[str, float]:
-        if stop.reason == "SIGTERM":
+        # One rank may have heard of it before the others, and all must ask or none.
+        if ranks.any_rank(stop.reason == "SIGTERM"):
             return {}
         if is_sharded(trainer.model):
             line = "weights are spread over the ranks: no answers while training, the best is by loss"
@@ -222,10 +223,12 @@ def calibrate(engine: LocalEngine, samples: Sequence[Sample], journal: Journal) 
         right.append(hits[~aside])
     calibration = fit_calibration(signals, np.concatenate(right))
     seen = f"scores are calibrated by {len(signals)} boxes of {len(answers)} training images that were held out"
+    if not signals:
+        seen = f"{len(answers)} held-out training images hold no box: scores keep the weights of other data sets"
     if broken:
         seen += f"; {len(broken)} cannot be opened ({name_some(broken)})"
     journal.note(Finding(check="scores.calibrated", level="warn" if broken else "ok", seen=seen))
-    if ranks.is_first():
+    if signals and ranks.is_first():
         change_card(journal, calibration={**asdict(calibration), "num_images": len(answers), "num_boxes": len(signals)})
     return calibration
 

@@ -276,22 +276,20 @@ def _count(text: str) -> int:
 
 
 def _share(text: str) -> float:
-    value = _share_or_best(text)
-    if isinstance(value, str):
-        raise ValueError("a number from 0 to 1")
-    return value
-
-
-def _share_or_best(text: str) -> float | str:
-    if text == "best":
-        return text
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not 0 <= value <= 1:
-        raise ValueError("a number from 0 to 1, or best")
+        raise ValueError("a number from 0 to 1")
     return value
+
+
+def _share_or_best(text: str) -> float | str:
+    try:
+        return text if text == "best" else _share(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or best") from error
 
 
 def _formats(text: str) -> list[str]:
@@ -337,6 +335,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        how = "the same command goes on" if verb == "predict" else "the same command with resume=true goes on"
-        print(f"\nboxtune: interrupted; {how}", file=sys.stderr)
+        again = {"predict": "; the same command goes on"}
+        again |= dict.fromkeys(("train", "demo"), "; the same command with resume=true goes on")
+        print(f"\nboxtune: interrupted{again.get(verb, '')}", file=sys.stderr)
         return 130

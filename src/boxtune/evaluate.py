@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from boxtune import answers
-from boxtune.artifacts import RUN_CARD, RunFolder, build_run_folder, read_json, require_folder, slugify, write_json
+from boxtune.artifacts import RunFolder, build_run_folder, read_json, require_folder, slugify, write_json
 from boxtune.config import read_settings
-from boxtune.data import MAX_LEFT_OUT, Dataset, Sample, image_name, leave_out_broken, read_dataset
+from boxtune.data import MAX_LEFT_OUT, Dataset, Sample, find_by_name, leave_out_broken, read_dataset
 from boxtune.data.ask import has_targets
 from boxtune.data.classes import select_classes
 from boxtune.data.draft import Options
@@ -58,6 +59,8 @@ def evaluate(
     inside the first run's `eval/`, or in `eval/`. Raises UserError where the input is wrong: nothing is scored that
     can be read in two ways.
     """
+    from boxtune.finetune import forget
+
     paths = [Path(one).expanduser() for one in what]
     _require_words(paths, ids, categories)
     runs = {path: _Tuned.read(path) for path in paths if path.is_dir()}
@@ -71,27 +74,18 @@ def evaluate(
     columns = {path: _read_column(named[path], path, ground, known, how) for path in files if known is not None}
     told = [*ground.findings, *(finding for column in columns.values() for finding in column.findings)]
     print(*(str(one) for one in told if one.level != "ok" or one.check.startswith("eval.")), sep="\n", flush=True)
-    folder = None if runs else _open_out(out, None, named[paths[0]], ground)
+    folder = _open_out(out, first, named[paths[0]], ground)
     for path, run in runs.items():
         predictor = load(path)
-        folder = folder or _open_out(out, first, named[paths[0]], ground)
         columns[path] = run.ask(named[path], predictor, ground)
         del predictor
-        _forget()
-    assert folder is not None
+        forget()  # before the next is loaded
     ordered = [columns[path] if threshold is None else columns[path].at(threshold) for path in paths]
     scores, rest = _score(ordered, ground)
     rest = [*(finding for path in runs for finding in columns[path].findings), *rest]
     _write(folder, scores, ordered, ground, [*told, *rest])
     print(*(str(one) for one in rest), "", _as_text(scores), f"written to {folder.path}", sep="\n", flush=True)
     return scores
-
-
-def _forget() -> None:
-    """Give back the memory of a model, before the next is loaded."""
-    from boxtune.finetune import forget
-
-    forget()
 
 
 def _require_words(paths: Sequence[Path], ids: str, categories: str) -> None:
@@ -169,14 +163,13 @@ class _Tuned:
     @classmethod
     def read(cls, path: Path) -> _Tuned:
         """What its files say; DataError where there is no adapter of boxtune's."""
-        adapter = RunFolder(path=path).adapter if RunFolder(path=path).adapter.is_dir() else path
-        if not (adapter / RUN_CARD).is_file():
-            what, fix = f"there is no adapter of boxtune's ({RUN_CARD} is missing)", "give the folder of a finished run"
-            raise DataError(what, where=str(path), fix=f"{fix}, an adapter/ inside one, or a JSON file of predictions")
+        from boxtune.infer import read_card
+
+        _, card = read_card(path)
         homes = [RunFolder(path=folder) for folder in (path, path.parent) if RunFolder(path=folder).recipe.is_file()]
         home = homes[0] if homes else None
         settings = None if home is None else read_settings(home.recipe, {}).settings
-        return cls(path=path, home=home, settings=settings, card=read_json(adapter / RUN_CARD))
+        return cls(path=path, home=home, settings=settings, card=card)
 
     def require_classes(self, ground: _Ground) -> None:
         """DataError where the data has classes that the model was not trained to find."""
@@ -199,7 +192,7 @@ class _Tuned:
         if num := sum(len(one.ranked) for one in said) - sum(len(one.ranked) for one in kept):
             seen = f"{num:,} boxes of classes that the data does not have are left out"
             findings.append(Finding(check="eval.classes_dropped", level="ok", seen=seen, where=str(self.path)))
-        base, best = self.base(ground), (self.card.get("threshold") or {}).get("value")
+        base, best = self.base(ground), predictor.best
         return _Column(
             name=name,
             predictions=kept,
@@ -236,10 +229,13 @@ def _open_ground(
 ) -> _Ground:
     """The images to score on: those of the run's own data, or of `data`."""
     own = None if run is None or run.settings is None else run.settings.data
+    # The run's own data, however it is said, is that which it has split itself.
+    if own is not None and data is not None and own.path in (str(data), os.path.abspath(Path(data).expanduser())):
+        data = None
     if data is None and own is None:
         what = "on which data?" if run is None else f"{run.path} lies in no run, so that its data is not known"
         raise ConfigError(what, where="data", fix="say data=DATA, the images with their true boxes")
-    if own is not None and (data is None or own.path in (str(data), os.path.abspath(Path(data).expanduser()))):
+    if own is not None and data is None:
         format, frame = format or own.format, frame or own.frame
         images = None if own.images is None else Path(own.images)
         options = Options(images=options.images or images, boxes=options.boxes or own.boxes)
@@ -248,7 +244,7 @@ def _open_ground(
     default = None if own is None else own.split
     chosen_split = split or (default if data is None else None) or _default_split(read, default)
     # What is scored never changes silently.
-    max_share = 0.0 if chosen_split == "train" else MAX_LEFT_OUT
+    max_share = 0.0 if chosen_split == "train" and data is not None else MAX_LEFT_OUT
     dataset = leave_out_broken(read, frame=frame or "auto", max_share=max_share)
     chosen = _choose_classes(run, dataset, own.classes if own is not None else None, is_own=data is None)
     if chosen is not None:
@@ -307,7 +303,7 @@ def _own_samples(home: RunFolder, dataset: Dataset, split: str) -> list[Sample]:
     if split not in listed:
         raise DataError(f"the run has no split {split!r}", where=str(home.split), fix=f"it has {', '.join(listed)}")
     pool = dataset.splits[split] if split in dataset.splits else dataset.splits["train"]
-    by_name = {image_name(dataset, sample): sample for sample in pool}
+    by_name = find_by_name(dataset, pool)
     if gone := [name for name in listed[split] if name not in by_name]:
         what = f"{len(gone)} of {len(listed[split])} images of {split} are not in the data any more: {name_some(gone)}"
         raise DataError(what, where=str(dataset.path), fix="restore them, or say data=DATA to score what is there")
@@ -320,11 +316,14 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     for path in paths:
         bare = path.absolute()
         name = bare.parent.name if path.is_file() and path.stem == "predictions" else bare.name.removesuffix(".json")
-        number = 1
-        while (called := name if number == 1 else f"{name}-{number}") in names.values():
-            number += 1
-        names[path] = called
+        names[path] = _numbered(name, names.values())
     return names
+
+
+def _numbered(name: str, taken: Iterable[str]) -> str:
+    """The name, with a number behind it where it is taken."""
+    known = {*taken}
+    return next(one for number in count(1) if (one := name if number == 1 else f"{name}-{number}") not in known)
 
 
 def _read_column(name: str, path: Path, ground: _Ground, known: Known, how: Mapping[str, str | None]) -> _Column:
@@ -392,8 +391,9 @@ def _write(
     said = {"tuned" if alone else column.name: (column.predictions, column.classes) for column in columns}
     if alone and columns[0].base is not None:
         said["base"] = columns[0].base, ground.classes
+    taken: list[str] = []
     for name, (predictions, classes) in said.items():
-        content = coco_results(predictions, ground.samples, classes)
-        write_json(folder.predictions / f"{slugify(name)}.json", content)
+        taken.append(_numbered(slugify(name), taken))
+        write_json(folder.predictions / f"{taken[-1]}.json", coco_results(predictions, ground.samples, classes))
     write_json(folder.findings, [finding.as_json() for finding in findings])
     write_json(folder.scores, scores)

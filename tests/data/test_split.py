@@ -201,3 +201,27 @@ def test_held_out_images_are_no_validation_images(tmp_path: Path) -> None:
 def test_all_cannot_be_held_out(forty: Dataset) -> None:
     with pytest.raises(DataError, match="40 of 40 training images cannot be held out"):
         hold_out(forty, 40, seed=0)
+
+
+def test_where_groups_are_large_nothing_is_held_out_unasked(monkeypatch: pytest.MonkeyPatch, forty: Dataset) -> None:
+    """Frames of a scene stay together, so that a tenth cannot be taken; asked for, it is as near as can be."""
+    monkeypatch.setattr(split, "LEAST_HELD_OUT", 4)
+    groups = [list(range(start, start + 13)) for start in (0, 13, 26)] + [[39]]
+    exact = [[place] for place in range(40)]
+    monkeypatch.setattr(split, "group_alike", lambda paths: (groups, exact, []))
+    after = hold_out(forty, None, seed=0)
+    finding = find(after, "data.held_out")
+    assert HELD_OUT not in after.splits and len(after.splits["train"]) == 40
+    assert finding is not None and "no training images are held out" in finding.seen
+    assert HELD_OUT in hold_out(forty, 4, seed=0).splits
+
+
+def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    paths = [save(tmp_path / "images" / folder / "a.png", picture(number)) for number, folder in enumerate("xyz")]
+    (tmp_path / "annotations").mkdir()
+    dataset = dataset_of(paths, tmp_path / "annotations")
+    dataset = dataset.with_splits({"train": dataset.splits["train"][:1], "valid": dataset.splits["train"][1:]})
+    write_split(dataset, tmp_path / "split.json")
+    listed = json.loads((tmp_path / "split.json").read_text())
+    found = find_by_name(dataset, [sample for samples in dataset.splits.values() for sample in samples])
+    assert [found[name].image for name in listed["valid"]] == paths[1:] and "a.png" not in found

@@ -66,6 +66,13 @@ def test_further_boxes_are_left_out_too_and_fill_up_to_the_most() -> None:
     assert at(Selection(nms="class", most=2).of(answer)) == ([0], [60], [0, 60])
 
 
+@pytest.mark.parametrize("nms", ["class", "all"])
+def test_a_box_that_was_not_said_takes_no_said_one_away(nms: Any) -> None:
+    answer = said(boxes((0, "cat", 0.3)), boxes((1, "cat", 0.5), (1, "dog", 0.6)))
+    own, further, _ = at(Selection(nms=nms).of(answer))
+    assert own == [0] and further == ([1] if nms == "class" else [])
+
+
 def test_without_scores_the_first_stays() -> None:
     answer = said(boxes((0, "cat", None), (1, "cat", None), (30, "cat", None)))
     assert at(Selection(nms="class").of(answer))[0] == [0, 30] and at(Selection(most=1).of(answer))[0] == [0]

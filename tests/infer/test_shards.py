@@ -203,6 +203,28 @@ def test_an_answer_wins_over_a_failure_and_the_present_file_over_a_former(tmp_pa
     assert kept()["answer"] == "new"
     add(2, {"stamp": now, "answer": "newest"}, 30)
     assert kept()["answer"] == "newest"
+    add(1, {"stamp": now, "error": "could not be opened for once"}, 40)
+    assert kept()["answer"] == "newest"
+    # The file has changed since: that it cannot be opened now is what counts.
+    image.write_bytes(b"no image")
+    add(1, {"stamp": stamp_of(name), "error": "broken"}, 50)
+    assert kept()["error"] == "broken"
+
+
+def test_the_same_again_writes_nothing_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = write_images(tmp_path / "in", 6), tmp_path / "out"
+    for number in (1, 2, 1, 2, 1):
+        predict_folder(Predictor(engine=CannedEngine()), source, out, part=(number, 2), format="coco", draw=False)
+    assert capsys.readouterr().out.count("coco, as it was") == 3
+
+
+def test_an_image_that_broke_since_is_no_longer_answered(tmp_path: Path) -> None:
+    source, out = write_images(tmp_path / "in", 3), tmp_path / "out"
+    predict_folder(Predictor(engine=CannedEngine()), source, out)
+    (source / "001.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="1 of 3 images have no answer"):
+        predict_folder(Predictor(engine=CannedEngine()), source, out)
+    assert "error" in rows_of(out)[1] and "boxes" not in rows_of(out)[1]
 
 
 def test_names_that_are_no_text_of_any_encoding(tmp_path: Path) -> None:

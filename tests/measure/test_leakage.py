@@ -26,6 +26,9 @@ ELSEWHERE = Finding(
 NAMED = Finding(
     check="image.in_two_splits", level="warn", seen="image files in more than one split: 1 (a.jpg (train, valid))"
 )
+NAMED_ELSEWHERE = Finding(
+    check="image.in_two_splits", level="warn", seen="image files in more than one split: 1 (a.jpg (test, valid))"
+)
 NONE_FOUND = Finding(check="image.alike", level="ok", seen=f"no copies or near-duplicates {AMONG}")
 NOT_COMPARED = Finding(
     check="image.alike",
@@ -71,3 +74,11 @@ def test_only_the_scored_split_counts() -> None:
     assert "of test" in leakage_of([PARTED], split="test")
     of_test = Finding(check=NEAR.check, level="warn", seen=NEAR.seen.replace("valid", "test"))
     assert of_test.seen in leakage_of([of_test], split="test") and leakage_of([of_test]) == ""
+
+
+def test_files_of_two_other_splits_are_no_leak() -> None:
+    assert leakage_of([NAMED_ELSEWHERE, NONE_FOUND]) == ""
+    many = Finding(
+        check=NAMED.check, level="warn", seen="image files in more than one split: 9 (a.jpg (test, valid) and 8 more)"
+    )
+    assert leakage_of([many, NONE_FOUND])  # among those that are not named there may be some

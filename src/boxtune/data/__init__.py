@@ -11,7 +11,15 @@ from boxtune.data.inspect import inspect_dataset, inspect_path
 from boxtune.data.inspection import Inspection
 from boxtune.data.prepare import build_samples, build_tiling, choose_valid, prepare_data
 from boxtune.data.sample import Dataset, Sample
-from boxtune.data.split import HELD_OUT, hold_out, image_name, limit_split, require_validation, write_split
+from boxtune.data.split import (
+    HELD_OUT,
+    find_by_name,
+    hold_out,
+    image_name,
+    limit_split,
+    require_validation,
+    write_split,
+)
 from boxtune.data.table import SampleTable, as_table, take_samples
 from boxtune.data.target import Target, build_target
 
@@ -34,6 +42,7 @@ __all__ = [
     "build_target",
     "build_tiling",
     "choose_valid",
+    "find_by_name",
     "hold_out",
     "image_name",
     "inspect_dataset",

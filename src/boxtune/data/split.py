@@ -23,6 +23,8 @@ MOST_HELD_OUT, LEAST_HELD_OUT = 64, 20
 more than other data sets have told (infer/calibrate.py)."""
 _CHECK = {"valid": "data.split", HELD_OUT: "data.held_out"}
 _WHY = {"valid": "no validation split: ", HELD_OUT: "to calibrate scores: "}
+MOST_COMPARED_TO_HOLD_OUT = 2_000
+"""Training images that are decoded and compared before some are held out: half a minute on two cores."""
 _LARGEST_SHARE = 3  # one group may not be more than a third of the images, or there is little left to learn from
 
 
@@ -60,13 +62,22 @@ def require_validation(dataset: Dataset, *, seed: int, share: float = 0.1) -> Da
 def hold_out(dataset: Dataset, num: int | None, *, seed: int) -> Dataset:
     """The data set with about `num` of the training images as the split `held_out`, drawn as in `require_validation`.
 
-    None: a tenth of them, at most 64, and no such split where that is fewer than 20. 0: none. Raises DataError where
-    there are not more training images than that.
+    None: a tenth of them, at most 64, and no such split where that is fewer than 20, nor where near-duplicates make
+    such large groups that it would be fewer or many more. 0: none. Of more than 2,000 training images it is not looked
+    which are near-duplicates. Raises DataError where there are not more training images than that.
     """
     train = dataset.splits["train"]
     if num is None:
-        num = min(MOST_HELD_OUT, len(train) // 10)
-        num = num if num >= LEAST_HELD_OUT else 0
+        wanted = min(MOST_HELD_OUT, len(train) // 10)
+        if wanted < LEAST_HELD_OUT:
+            return dataset
+        held = _set_aside(dataset, HELD_OUT, seed, wanted)
+        if LEAST_HELD_OUT <= len(held.splits[HELD_OUT]) <= 1.5 * wanted and held.findings[-1].level == "ok":
+            return held
+        seen = f"no training images are held out to calibrate scores: near-duplicates stay together, and {wanted} of "
+        seen += f"{len(train)} cannot be told apart so"
+        finding = Finding(check="data.held_out", level="ok", seen=seen, where=str(dataset.path))
+        return dataset.with_splits(dataset.splits, finding)
     if not num:
         return dataset
     if num >= len(train):
@@ -101,14 +112,37 @@ def image_name(dataset: Dataset, sample: Sample) -> str:
 
 
 def write_split(dataset: Dataset, path: Path) -> None:
-    """A JSON file with the image names of each split in their order: {"train": [...], "valid": [...]}."""
-    names = {split: [image_name(dataset, sample) for sample in samples] for split, samples in dataset.splits.items()}
+    """A JSON file with the image names of each split in their order: {"train": [...], "valid": [...]}.
+
+    A name that several images have, in folders beside that of the annotations, is written with its whole path.
+    """
+    every = [sample for samples in dataset.splits.values() for sample in samples]
+    paths = {name: {s.image for s in same} for name, same in _by_name(dataset, every).items()}
+
+    def name_of(sample: Sample) -> str:
+        name = image_name(dataset, sample)
+        return name if len(paths[name]) == 1 else sample.image.as_posix()
+
+    names = {split: [name_of(sample) for sample in samples] for split, samples in dataset.splits.items()}
     path.write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def find_by_name(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Sample]:
+    """The samples under the names that `write_split` gives them; a name that several images have finds none of them."""
+    found = {name: same[0] for name, same in _by_name(dataset, samples).items() if len({s.image for s in same}) == 1}
+    return {**found, **{sample.image.as_posix(): sample for sample in samples}}
+
+
+def _by_name(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        found.setdefault(image_name(dataset, sample), []).append(sample)
+    return found
 
 
 def _draw(dataset: Dataset, train: Sequence[Sample], seed: int, target: int, name: str) -> tuple[set[int], Finding]:
     keys = [_key(seed, image_name(dataset, sample)) for sample in train]
-    if len(train) > MOST_LOOKED_AT:
+    if len(train) > (MOST_LOOKED_AT if name == "valid" else MOST_COMPARED_TO_HOLD_OUT):
         return _draw_unseen(dataset, keys, target, seed, name)
     near, exact, unopened = group_alike([sample.image for sample in train])
     largest = max(1, len(train) // _LARGEST_SHARE, target)

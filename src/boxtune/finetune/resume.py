@@ -99,7 +99,8 @@ def _require_same_settings(resolved: Resolved, folder: RunFolder) -> None:
     changed = []
     for path, value in resolved.values():
         value = list(value) if isinstance(value, tuple) else value
-        if path not in MAY_CHANGE and was.get(path) != value:
+        # A setting that the run did not know yet is no other one; what it changes of the data stands in `bound`.
+        if path not in MAY_CHANGE and path in was and was[path] != value:
             changed.append(f"{path} was {was.get(path)!r}, now {value!r}")
     if changed:
         raise ConfigError(

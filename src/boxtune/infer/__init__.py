@@ -7,7 +7,7 @@ from boxtune.infer.engine import Engine
 from boxtune.infer.folder import find_images, predict_folder
 from boxtune.infer.generate import LocalEngine
 from boxtune.infer.http import HttpEngine
-from boxtune.infer.predictor import Predictor, load_predictor
+from boxtune.infer.predictor import Predictor, load_predictor, read_card
 from boxtune.infer.selection import Selection
 from boxtune.infer.served import load_served
 from boxtune.infer.split import answer_split
@@ -29,4 +29,5 @@ __all__ = [
     "load_predictor",
     "load_served",
     "predict_folder",
+    "read_card",
 ]

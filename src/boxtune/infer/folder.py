@@ -212,7 +212,7 @@ def _answer_slice(
             size, turn = read_header(name)
             require_shape(engine, size, name)
         except DataError as error:
-            yield place, {"file": name, "error": error.what}, None
+            yield place, {"file": name, "error": error.what, "stamp": stamp}, None
             continue
         sizes[place] = size
         rows[place] = {"file": name, "width": size[0], "height": size[1], "stamp": stamp}
@@ -237,7 +237,7 @@ def _answer_slice(
     for i, answer in iter_images(engine, openers, sizes=[sizes[place] for place in sound]):
         row, image = rows.pop(sound[i]), opened.pop(i, None)
         if isinstance(answer, DataError):
-            yield sound[i], {"file": row["file"], "error": answer.what}, None
+            yield sound[i], {"file": row["file"], "error": answer.what, "stamp": row["stamp"]}, None
         else:
             yield sound[i], row, (image, answer)
 

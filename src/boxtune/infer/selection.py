@@ -18,6 +18,7 @@ Nms = Literal["off", "class", "all"]
 class Selection:
     """The rule. `nms` leaves out a box that overlaps one of a higher score by more than `iou` (greedy non-maximum
     suppression): one of its own class, or any. `most` is the largest number of boxes of an image, the likeliest first.
+    What the model said stands before what it did not, whatever the scores.
     """
 
     nms: Nms = "off"
@@ -32,13 +33,14 @@ class Selection:
     def of(self, answer: Answer) -> Answer:
         """The answer with the boxes that are kept, further ones and signals too; boxes stay in their order.
 
-        What the model said comes before what it did not, and equal scores, or none, count in the order of the answer.
+        Equal scores, or none, count in the order of the answer.
         """
         said, found = len(answer.boxes), answer.everything
         if not len(found) or (self.nms == "off" and self.most is None):
             return answer
         scores = np.zeros(len(found)) if found.scores is None else found.scores
-        order = np.lexsort((np.arange(len(found)), -scores))
+        places = np.arange(len(found))
+        order = np.lexsort((places, -scores, places >= said))
         overlaps = iou_matrix(found.xyxy_px, found.xyxy_px) > self.iou
         if self.nms != "all":
             names = np.array(found.labels, dtype=object)
@@ -50,12 +52,12 @@ class Selection:
         own, further = ([p for p in kept if (p < said) is side] for side in (True, False))
         own = own[: self.most]
         further = further if self.most is None else further[: self.most - len(own)]
-        places = [*sorted(own), *sorted(further)]
+        left = [*sorted(own), *sorted(further)]
         return replace(
             answer,
             boxes=found.take(sorted(own)),
             further=found.take(sorted(further)),
-            signals=None if answer.signals is None else tuple(answer.signals[place] for place in places),
+            signals=None if answer.signals is None else tuple(answer.signals[place] for place in left),
         )
 
 

@@ -91,7 +91,9 @@ class PartFile:
                     with path.open("rb") as other:
                         if not _lock(other, shared=True):
                             raise self._busy(path, path.stem.replace("-", " "))
-            self._file.truncate(_whole_lines(self._file))
+            whole = _whole_lines(self._file)
+            if whole < self._file.seek(0, os.SEEK_END):  # else its time would change, and with it the order of files
+                self._file.truncate(whole)
             if self._file.seek(0, os.SEEK_END) == 0:
                 self._write({"made_by": self.made_by})
             self._exit = undo.pop_all()
@@ -209,7 +211,7 @@ class Answered:
 def find_answers(folder: Path, files: Sequence[str], made_by: Mapping[str, Any]) -> Answered:
     """Where the answers of these files lie in a folder; half a line at the end of a file is none.
 
-    An answer wins over a failure, and of two the one that belongs to the file as it is now, or else the later one.
+    Of two lines the one that belongs to the file as it is now wins, else an answer over a failure, else the later one.
     Raises ConfigError if something else made them, DataError on a line that is broken.
     """
     paths = _files(folder)
@@ -231,16 +233,19 @@ def find_answers(folder: Path, files: Sequence[str], made_by: Mapping[str, Any])
                 continue
             failed = line.error is not None
             known = found.which[place] >= 0 and not found.failed[place]
-            if known and (failed or _is_outdated(line, int(found.stamps[place]))):
+            if known and _is_worse(line, int(found.stamps[place])):
                 continue
             found.which[place], found.offsets[place] = number, offset
             found.stamps[place], found.failed[place] = line.stamp, failed
     return replace(found, others=(num_others, other))
 
 
-def _is_outdated(line: _Line, known: int) -> bool:
-    """Whether the answer with the stamp `known` belongs to the file as it is now, and that of the line does not."""
-    return line.stamp != known and known == stamp_of(line.file)
+def _is_worse(line: _Line, known: int) -> bool:
+    """Whether an answer with the stamp `known` stays before that of the line."""
+    now = stamp_of(line.file)
+    if line.stamp != known and now in (line.stamp, known):
+        return known == now
+    return line.error is not None
 
 
 def _iter_lines(path: Path, made_by: Mapping[str, Any]) -> Iterator[tuple[int, _Line]]:

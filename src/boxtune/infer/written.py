@@ -93,7 +93,10 @@ def _digest(listing: Listing, found: Answered, about: About) -> str:
     digest = hashlib.sha256(json.dumps(asdict(about)).encode())
     for file in listing.files:
         digest.update(os.fsencode(file) + b"\0")
-    for column in (found.which, found.offsets, found.failed):
+    # The order of the files is that of their times.
+    names = sorted(path.name for path in found.paths)
+    order = np.array([names.index(path.name) for path in found.paths], dtype=np.int64)
+    for column in (order[found.which], found.offsets, found.failed):
         digest.update(column.tobytes())
     return digest.hexdigest()[:24]
 
@@ -148,4 +151,9 @@ def _draw_missing(drawings: Drawings, listing: Listing, found: Answered) -> None
             labels=tuple(box["label"] for box in row["boxes"]),
             scores=None if None in scores else np.array(scores, dtype=np.float64),
         )
-        drawings.draw(place, open_image(listing.files[place]), boxes)
+        try:
+            image = open_image(listing.files[place])
+        except DataError as error:
+            print(f"not drawn: {error.what}")
+            continue
+        drawings.draw(place, image, boxes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from boxtune.errors import Finding
@@ -20,7 +21,7 @@ def leakage_of(findings: Iterable[Finding], *, split: str = "valid") -> str:
     """
     findings = list(findings)
     across = ("image.copy_in_two_splits", "image.near_in_two_splits")
-    shared = [found.seen for found in findings if found.check == "image.in_two_splits"]
+    shared = [found.seen for found in findings if found.check == "image.in_two_splits" and _is_of(found.seen, split)]
     shared += [
         found.seen
         for found in findings
@@ -34,3 +35,10 @@ def leakage_of(findings: Iterable[Finding], *, split: str = "valid") -> str:
     if compared or drawn:
         return ""
     return f"Whether images of {split} are copies of training images was not looked for."
+
+
+def _is_of(seen: str, split: str) -> bool:
+    """Whether a finding about files in several splits, three of which it names, may be about training images in this
+    one."""
+    named = [re.split(", ", one) for one in re.findall(r"\(([a-z_, ]+)\)", seen)]
+    return any({"train", split} <= {*one} for one in named) or " more)" in seen
