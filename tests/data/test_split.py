@@ -217,7 +217,7 @@ def test_where_groups_are_large_nothing_is_held_out_unasked(monkeypatch: pytest.
 
 
 def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
-    paths = [save(tmp_path / "images" / folder / "a.png", picture(number)) for number, folder in enumerate("xyz")]
+    paths = [save(picture(number), tmp_path / "images" / folder / "a.png") for number, folder in enumerate("xyz")]
     (tmp_path / "annotations").mkdir()
     dataset = dataset_of(paths, tmp_path / "annotations")
     dataset = dataset.with_splits({"train": dataset.splits["train"][:1], "valid": dataset.splits["train"][1:]})
