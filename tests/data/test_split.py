@@ -16,6 +16,7 @@ from boxtune.data import (
     HELD_OUT,
     Dataset,
     Sample,
+    find_by_name,
     hold_out,
     image_name,
     limit_split,
