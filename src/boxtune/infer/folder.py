@@ -21,14 +21,14 @@ from jaxtyping import Bool, Int
 from PIL.Image import Image
 from tqdm import tqdm
 
-from boxtune.artifacts import RUN_CARD, RunFolder, read_json, require_folder
+from boxtune.artifacts import require_folder
 from boxtune.boxes import Boxes
 from boxtune.data import open_image
 from boxtune.data.images import read_header
 from boxtune.errors import ConfigError, DataError, name_some
 from boxtune.infer.answer import Answer
 from boxtune.infer.engine import Engine, Opener, require_shape
-from boxtune.infer.predictor import Predictor, at_least
+from boxtune.infer.predictor import Predictor, at_least, read_card
 from boxtune.infer.shards import Answered, Part, PartFile, find_answers, share_out, stamp_of
 from boxtune.infer.sources import Listing, OpenAhead, find_images, list_images
 from boxtune.infer.tiled import iter_images
@@ -102,7 +102,7 @@ def predict_folder(
         split = listing.split or "train"
         about = About(split=split, classes=predictor.classes, model=_name_model(run, made_by), confidence=confidence)
         written, mine = write_all(out, formats, listing, found, about, drawings), np.ones_like(own)
-    _require_answered(found, listing.files, mine, written[0])
+    _require_answered(found, mine, written[0])
     return written[0]
 
 
@@ -114,16 +114,11 @@ def _require_formats(format: str | Sequence[str]) -> list[str]:
     return asked
 
 
-def _adapter(run: str | Path) -> Path:
-    inside = RunFolder(path=Path(run)).adapter
-    return inside if inside.is_dir() else Path(run)
-
-
 def _made_by(engine: Engine, run: str | Path | None, threshold: float | None) -> dict[str, Any]:
     """All that answers depend on, as plain JSON."""
     tiling = engine.tiling
     bound = {
-        "adapter": None if run is None else _digest(_adapter(run)),
+        "adapter": None if run is None else _digest(*read_card(run)),
         # A server's precision and guide are not those of the model in memory.
         "engine": type(engine).__name__,
         "family": engine.family.name,
@@ -137,9 +132,9 @@ def _made_by(engine: Engine, run: str | Path | None, threshold: float | None) ->
     return plain
 
 
-def _digest(adapter: Path) -> str:
+def _digest(adapter: Path, card: dict[str, Any]) -> str:
     """A digest of the weights and the card of an adapter, but for the threshold: that is bound by itself."""
-    card = {key: value for key, value in read_json(adapter / RUN_CARD).items() if key != "threshold"}
+    card = {key: value for key, value in card.items() if key != "threshold"}
     digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode())
     for path in sorted(adapter.glob("*.safetensors")):
         with path.open("rb") as file:
@@ -151,7 +146,7 @@ def _name_model(run: str | Path | None, made_by: dict[str, Any]) -> str:
     if run is None:
         return "boxtune"
     path = Path(run).absolute()
-    name = path.parent.name if _adapter(run) == Path(run) else path.name
+    name = path.parent.name if read_card(run)[0] == Path(run) else path.name
     return f"{name}-{made_by['adapter'][:8]}"
 
 
@@ -262,7 +257,7 @@ def _name_missing(found: Answered, files: Sequence[str], share: Part) -> str:
     return name_some((f"part {n}/{share.of} ({counts[n]:,} images)" for n in sorted(counts)), limit=20)
 
 
-def _require_answered(found: Answered, files: Sequence[str], own: Bool[np.ndarray, " n"], written: Path) -> None:
+def _require_answered(found: Answered, own: Bool[np.ndarray, " n"], written: Path) -> None:
     """Raises DataError that names the images that could not be answered."""
     failed = np.flatnonzero(found.failed & own)
     if len(failed):

@@ -48,14 +48,11 @@ class Job:
     failed_at: Server | None = None
 
 
-Settled = tuple[Job, Server | None, Reply | DataError]
-"""A job with its reply and the server that gave it, or with what went wrong."""
-
-
 class Pool:
     """The work of one call: jobs that are new, that wait for another try, and that are on their way.
 
-    `num_open` replies at most are waited for or wait to be taken from `settled`. `tally` counts requests and retries.
+    `num_open` replies at most are waited for or wait to be taken from `settled`, which holds (job, server, reply), or
+    (job, server or None, DataError). `tally` counts requests and retries.
     """
 
     def __init__(

@@ -180,7 +180,7 @@ def match_images(
             where=where,
             fix="write the file name with its folders as image_id, or an id of the data's own annotations",
         )
-    return _keep_here(refs, [places[0] if places else None for places in found[way]], way, index, found, where)
+    return _keep_here(refs, [places[0] if places else None for places in found[way]], way, index, where)
 
 
 def _require_agreement(
@@ -207,7 +207,6 @@ def _keep_here(
     places: Sequence[Place | None],
     way: str,
     index: _Index,
-    found: Mapping[str, Sequence[list[Place]]],
     where: str,
 ) -> tuple[list[int], list[Finding]]:
     """The places of those in the split, each image once; DataError where the others say that it is the wrong split."""

@@ -2,14 +2,13 @@
 
 from boxtune.report.changed import write_changed
 from boxtune.report.gallery import write_gallery
-from boxtune.report.samples import choose_samples, sheet_path, write_samples
+from boxtune.report.samples import choose_samples, write_samples
 from boxtune.report.sheet import write_sheets
 from boxtune.report.table import score_table
 
 __all__ = [
     "choose_samples",
     "score_table",
-    "sheet_path",
     "write_changed",
     "write_gallery",
     "write_samples",
