@@ -352,7 +352,7 @@ def test_predict_writes_boxes_and_pictures(finished: boxtune.Run, squares: Path,
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_text("not an image")
     (tmp_path / "bad" / "b.png").write_bytes((squares / "valid" / "001.png").read_bytes())
-    with pytest.raises(boxtune.UserError, match="1 of 2 images cannot be opened"):
+    with pytest.raises(boxtune.UserError, match="1 of 2 images have no answer"):
         predict(finished.folder.path, tmp_path / "bad", out=tmp_path / "out2")
     assert len(json.loads((tmp_path / "out2" / "predictions.json").read_text())) == 2
 
