@@ -146,14 +146,25 @@ class StopInTime(TrainerCallback):
 
 
 class TellEpoch(TrainerCallback):
-    """Sets `epoch` of the collator at the begin of each epoch, before workers are started with copies of it."""
+    """Sets `epoch` of collator and sampler at the begin of each epoch, before workers are started with copies.
+
+    accelerate 1.x does not reach the sampler of several ranks in an epoch that is resumed in its middle, where one more
+    wrapper stands around it (`SkipBatchSampler`): the rest of that epoch would be that of the first one. To go with the
+    release that does; tests/test_several_ranks.py resumes so.
+    """
 
     def __init__(self, collator: Any) -> None:
         self.collator = collator
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
         # A resumed epoch has a fraction behind it.
-        self.collator.epoch = int((state.epoch or 0.0) + 1e-6)
+        self.collator.epoch = epoch = int((state.epoch or 0.0) + 1e-6)
+        inner: Any = getattr(train_dataloader, "batch_sampler", None)
+        while hasattr(inner, "batch_sampler"):
+            inner = inner.batch_sampler
+        sampler: Any = getattr(inner, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
 
 
 class AtFirstEvaluation(TrainerCallback):
