@@ -240,9 +240,7 @@ def _ask_held_out(engine: LocalEngine, samples: Sequence[Sample]) -> tuple[list[
     openers = [partial(open_sample, sample) for sample in samples]
     part = (ranks.rank(), ranks.num_ranks())
     asked = engine.iter_answers(openers, sizes=[sample.size_wh for sample in samples], part=part)
-    own = {place: answer for place, answer in asked}
-    # A sample that is not opened is met by every rank's share of its batch alone.
-    found = {place: answer for each in ranks.gather(own) for place, answer in each.items()}
+    found = {place: answer for each in ranks.gather(dict(asked)) for place, answer in each.items()}
     answers, broken = [], []
     for place, answer in sorted(found.items()):
         if isinstance(answer, DataError):

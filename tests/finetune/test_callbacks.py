@@ -9,9 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, SeedableRandomSampler, SkipBatchSampler
+from torch.utils.data import BatchSampler
 
 from boxtune.artifacts import RunFolder
-from boxtune.finetune.callbacks import KeepBest, StopEarly
+from boxtune.finetune.callbacks import KeepBest, StopEarly, TellEpoch
 
 
 class Evaluations:
@@ -68,3 +70,26 @@ def test_patience_is_counted_from_the_history_of_a_checkpoint(tmp_path: Path) ->
     resumed = Evaluations(tmp_path, patience=3)
     resumed.state.log_history = [*first.state.log_history]
     assert not resumed.add(3, 1.0, 0.3) and resumed.add(4, 1.0, 0.3)
+
+
+def resumed_in_the_middle() -> tuple[Any, SeedableRandomSampler]:
+    """What a rank of two draws from in an epoch of which one batch is skipped, as accelerate wraps it."""
+    sampler = SeedableRandomSampler(list(range(16)), data_seed=0)
+    shard = BatchSamplerShard(BatchSampler(sampler, 2, False), num_processes=2, process_index=0)
+    return DataLoaderShard(list(range(16)), batch_sampler=SkipBatchSampler(shard, skip_batches=1)), sampler
+
+
+def test_a_resumed_epoch_has_its_own_order_on_several_ranks() -> None:
+    (loader, sampler), collator = resumed_in_the_middle(), SimpleNamespace(epoch=0)
+    tell = TellEpoch(collator)
+    tell.on_epoch_begin(None, SimpleNamespace(epoch=1.5), None, train_dataloader=loader)
+    assert sampler.epoch == 1 and collator.epoch == 1
+    tell.on_epoch_begin(None, SimpleNamespace(epoch=2.0), None, train_dataloader=None)  # no loader, no sampler
+    assert collator.epoch == 2
+
+
+def test_accelerate_still_does_not_reach_it() -> None:
+    """Once this fails, `TellEpoch` need not look for the sampler any more."""
+    loader, sampler = resumed_in_the_middle()
+    loader.set_epoch(1)
+    assert sampler.epoch == 0

@@ -24,7 +24,7 @@ more than other data sets have told (infer/calibrate.py)."""
 _CHECK = {"valid": "data.split", HELD_OUT: "data.held_out"}
 _WHY = {"valid": "no validation split: ", HELD_OUT: "to calibrate scores: "}
 MOST_COMPARED_TO_HOLD_OUT = 2_000
-"""Training images that are decoded and compared before some are held out: half a minute on two cores."""
+"""Training images that are decoded and compared before some are held out: at the rate above, half a minute."""
 _LARGEST_SHARE = 3  # one group may not be more than a third of the images, or there is little left to learn from
 
 
@@ -74,8 +74,8 @@ def hold_out(dataset: Dataset, num: int | None, *, seed: int) -> Dataset:
         held = _set_aside(dataset, HELD_OUT, seed, wanted)
         if LEAST_HELD_OUT <= len(held.splits[HELD_OUT]) <= 1.5 * wanted and held.findings[-1].level == "ok":
             return held
-        seen = f"no training images are held out to calibrate scores: near-duplicates stay together, and {wanted} of "
-        seen += f"{len(train)} cannot be told apart so"
+        seen = "no training images are held out to calibrate scores: near-duplicates stay on one side, and their "
+        seen += f"groups are too large to set about {wanted} of {len(train)} images apart"
         finding = Finding(check="data.held_out", level="ok", seen=seen, where=str(dataset.path))
         return dataset.with_splits(dataset.splits, finding)
     if not num:

@@ -150,7 +150,7 @@ class TellEpoch(TrainerCallback):
 
     accelerate 1.x does not reach the sampler of several ranks in an epoch that is resumed in its middle, where one more
     wrapper stands around it (`SkipBatchSampler`): the rest of that epoch would be that of the first one. To go with the
-    release that does; tests/test_several_ranks.py resumes so.
+    release that does, which tests/finetune/test_callbacks.py waits for.
     """
 
     def __init__(self, collator: Any) -> None:
